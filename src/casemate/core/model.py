@@ -1,0 +1,92 @@
+"""A model is a record of the functions that it offers; what it can do follows from which are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from casemate.core.facets import Facet
+from casemate.errors import Unavailable
+
+__all__ = ["ABSTAIN", "Affine", "Answer", "Model", "Task"]
+
+Array = NDArray[Any]
+Answer = Callable[[Array], Array]
+
+ABSTAIN = -1
+"""The label of a model that refuses to answer (a guard in front of it said no)."""
+
+
+class Task(StrEnum):
+    """What the model predicts."""
+
+    CLASSIFICATION = "classification"
+    REGRESSION = "regression"
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """Logits that are an affine function of the flattened sample: `weights (k, d) @ x + bias (k,)`."""
+
+    weights: NDArray[np.float64]
+    bias: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What an audit may ask of a model; made by an adapter.
+
+    `labels`: `(n, ...) -> (n,)` class indices int64 (`ABSTAIN` for a refused sample), or floats for regression.
+    `scores`: `-> (n, k)` probabilities. `logits`: `-> (n, k)`. `activations`: `-> (n, m)` penultimate features.
+    `module`: the torch module whose output are the logits, on its device, for attacks that need gradients; it takes
+    exactly the array that the functions take. `estimator`: the native object. `affine`: the logits in closed form.
+    `digest` names the weights; `notes` are facts the report repeats (device, dtype, what was folded).
+    """
+
+    name: str
+    digest: str
+    labels: Answer
+    classes: tuple[str, ...] = ()
+    task: Task = Task.CLASSIFICATION
+    scores: Answer | None = None
+    logits: Answer | None = None
+    activations: Answer | None = None
+    module: Any = None
+    estimator: Any = None
+    affine: Affine | None = None
+    has_trees: bool = False
+    framework: str = "callable"
+    notes: Mapping[str, str] = field(default_factory=dict)
+    inner: Model | None = None  # the model under a meter, see `metering`
+
+    @property
+    def offers(self) -> frozenset[Facet]:
+        """The facets of this model."""
+        there = {
+            Facet.LABELS: True,
+            Facet.SCORES: self.scores is not None,
+            Facet.LOGITS: self.logits is not None,
+            Facet.GRADIENTS: self.module is not None,
+            Facet.ACTIVATIONS: self.activations is not None,
+            Facet.AFFINE: self.affine is not None,
+            Facet.TREES: self.has_trees,
+        }
+        return frozenset(facet for facet, present in there.items() if present)
+
+    def ask(self, facet: Facet, x: Array) -> Array:
+        """Labels, scores, logits or activations of `x (n, ...)`; raises `Unavailable` where the model has none."""
+        answers = {
+            Facet.LABELS: self.labels,
+            Facet.SCORES: self.scores,
+            Facet.LOGITS: self.logits,
+            Facet.ACTIVATIONS: self.activations,
+        }
+        answer = answers.get(facet)
+        if answer is None:
+            raise Unavailable(f"expected a model that offers {facet}, got {sorted(self.offers)}: use another model")
+        return answer(x)

@@ -1,0 +1,169 @@
+"""What one sample looks like, and which changes to it are possible."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from casemate.core.facets import DataKind
+from casemate.errors import DataError
+
+__all__ = ["Feature", "FeatureKind", "Relation", "Schema"]
+
+_TOLERANCE = 1e-6  # float32 inputs carry about seven digits; a bound is not broken by rounding
+
+
+class FeatureKind(StrEnum):
+    """How the values of a feature are written in the float matrix."""
+
+    NUMERIC = "numeric"
+    INTEGER = "integer"
+    CATEGORY = "category"  # the value is an index into `categories`
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One column of a table, or every pixel of an image at once.
+
+    `scale` is the unit in which a perturbation of this feature is measured (a table's eps is in units of it); an
+    `immutable` feature cannot be changed by an attacker. Bounds of `-inf` and `inf` mean none are known.
+    """
+
+    name: str
+    kind: FeatureKind = FeatureKind.NUMERIC
+    lo: float = float("-inf")
+    hi: float = float("inf")
+    scale: float = 1.0
+    immutable: bool = False
+    missing_ok: bool = False
+    categories: tuple[str, ...] = ()
+    block: str = ""  # the name of the one-hot block this column belongs to
+
+    def __post_init__(self) -> None:
+        if not self.lo <= self.hi:
+            raise DataError(f"expected lo <= hi for feature {self.name!r}, got [{self.lo}, {self.hi}]: swap the bounds")
+        if not 0 < self.scale < float("inf"):
+            raise DataError(f"expected a positive scale for feature {self.name!r}, got {self.scale}: declare a scale")
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """`left <= right` holds between two columns of every real row."""
+
+    left: str
+    right: str
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The shape of one sample and what is known of its features.
+
+    Tables are float matrices `(n, d)` with one `Feature` a column (categories are indices); images are `(n, c, h, w)`
+    and have a single `Feature` that describes every pixel. Texts have none.
+    """
+
+    kind: DataKind
+    shape: tuple[int, ...]
+    features: tuple[Feature, ...] = ()
+    relations: tuple[Relation, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind is DataKind.TABLE and (len(self.shape) != 1 or len(self.features) != self.shape[0]):
+            raise DataError(
+                f"expected one feature for each column of a table, got {len(self.features)} features for shape "
+                f"{self.shape}: describe every column"
+            )
+        if self.kind is DataKind.IMAGE and len(self.features) != 1:
+            raise DataError(f"expected one feature that describes all pixels, got {len(self.features)}: give one")
+        names = set(self.names)
+        for relation in self.relations:
+            if not {relation.left, relation.right} <= names:
+                raise DataError(f"expected known columns in the relation {relation.left} <= {relation.right}: mend it")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the features, in column order."""
+        return tuple(feature.name for feature in self.features)
+
+    @cached_property
+    def lo(self) -> NDArray[np.float64]:
+        """Lower bounds, broadcastable to one sample."""
+        return self._spread([feature.lo for feature in self.features])
+
+    @cached_property
+    def hi(self) -> NDArray[np.float64]:
+        """Upper bounds, broadcastable to one sample."""
+        return self._spread([feature.hi for feature in self.features])
+
+    @cached_property
+    def scale(self) -> NDArray[np.float64]:
+        """The unit of each feature, broadcastable to one sample; 0 where an attacker cannot change it."""
+        units = [0.0 if self.fixed(feature) else feature.scale for feature in self.features]
+        return self._spread(units)
+
+    @staticmethod
+    def fixed(feature: Feature) -> bool:
+        """Whether a norm-bounded attacker must leave this feature alone (categories have no distance)."""
+        return feature.immutable or feature.kind is FeatureKind.CATEGORY or bool(feature.block)
+
+    def problems(self, x: NDArray[np.generic]) -> dict[str, NDArray[np.bool_]]:
+        """Which rows break which rule: rule -> mask `(n,)`; only rules that some row breaks are in it."""
+        if x.shape[1:] != self.shape:
+            raise DataError(f"expected samples of shape {self.shape}, got {x.shape[1:]}: reshape the data")
+        flat = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
+        found = {"not finite": _rows(~np.isfinite(flat) & ~self._missing_mask(flat))}
+        slack = _TOLERANCE * np.maximum(1.0, np.abs(flat))
+        lo, hi = self._flat(self.lo), self._flat(self.hi)
+        found["out of bounds"] = _rows((flat < lo - slack) | (flat > hi + slack))
+        if self.kind is DataKind.TABLE:
+            found |= self._table_problems(flat)
+        return {rule: mask for rule, mask in found.items() if mask.any()}
+
+    def allowed(self, x: NDArray[np.generic]) -> NDArray[np.bool_]:
+        """Which rows keep every rule, mask `(n,)`."""
+        good = np.ones(len(x), dtype=bool)
+        for mask in self.problems(x).values():
+            good &= ~mask
+        return good
+
+    def _missing_mask(self, flat: NDArray[np.float64]) -> NDArray[np.bool_]:
+        allowed = self._flat(self._spread([float(feature.missing_ok) for feature in self.features])) > 0
+        return np.isnan(flat) & allowed
+
+    def _table_problems(self, flat: NDArray[np.float64]) -> dict[str, NDArray[np.bool_]]:
+        whole = np.array([feature.kind is not FeatureKind.NUMERIC for feature in self.features])
+        with np.errstate(invalid="ignore"):
+            fractional = np.isfinite(flat) & (np.abs(flat - np.rint(flat)) > _TOLERANCE) & whole
+        found = {"not an integer": _rows(fractional)}
+        sizes = [float(len(f.categories)) if f.categories else np.inf for f in self.features]
+        is_category = np.array([feature.kind is FeatureKind.CATEGORY for feature in self.features])
+        found["unknown category"] = _rows(is_category & np.isfinite(flat) & ((flat < 0) | (flat >= np.array(sizes))))
+        for block in sorted({feature.block for feature in self.features if feature.block}):
+            columns = [i for i, feature in enumerate(self.features) if feature.block == block]
+            part = flat[:, columns]
+            one_hot = (np.abs(part.sum(axis=1) - 1) <= _TOLERANCE) & (np.abs(part * (1 - part)) <= _TOLERANCE).all(1)
+            found[f"not one-hot: {block}"] = ~one_hot
+        for relation in self.relations:
+            left, right = self.names.index(relation.left), self.names.index(relation.right)
+            found[f"breaks {relation.left} <= {relation.right}"] = flat[:, left] > flat[:, right] + _TOLERANCE
+        return found
+
+    def _spread(self, values: list[float]) -> NDArray[np.float64]:
+        if self.kind is DataKind.TABLE:
+            out = np.asarray(values, dtype=np.float64)
+        else:
+            out = np.full((1,) * len(self.shape), values[0] if values else np.nan, dtype=np.float64)
+        out.setflags(write=False)
+        return out
+
+    def _flat(self, spread: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.broadcast_to(spread, self.shape).reshape(-1)
+
+
+def _rows(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    rows: NDArray[np.bool_] = mask.any(axis=1)
+    return rows
