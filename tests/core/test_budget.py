@@ -66,7 +66,9 @@ def test_budgets_are_read_in_all_their_forms(text: object, budget: Budget) -> No
     assert parse_budget(text) == budget  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("text", ["", "15", "m", "-5m", "0s", 0, -3, True, {"propagation": 3}, {"propagations": 0}, "1d"])
+@pytest.mark.parametrize(
+    "text", ["", "15", "m", "-5m", "0s", 0, -3, True, {"propagation": 3}, {"propagations": 0}, "1d"]
+)
 def test_other_budgets_are_refused_with_an_example_of_a_good_one(text: object) -> None:
     with pytest.raises(ConfigError, match="15m"):
         parse_budget(text)  # type: ignore[arg-type]

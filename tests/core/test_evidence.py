@@ -20,7 +20,9 @@ def made(value: float, low: float, high: float, confidence: float = 0.95, n: int
 
 
 @given(number, number, number)
-def test_evidence_exists_only_with_finite_numbers_and_its_value_inside_its_interval(v: float, lo: float, hi: float) -> None:
+def test_evidence_exists_only_with_finite_numbers_and_its_value_inside_its_interval(
+    v: float, lo: float, hi: float
+) -> None:
     holds = lo <= v <= hi and abs(lo) < float("inf") and abs(hi) < float("inf")
     if holds:
         assert made(v, lo, hi).value == v

@@ -108,7 +108,7 @@ def test_how_many_samples_decide_grows_as_the_gap_shrinks():
 # ------------------------------------------------------------------------------------------ comparisons
 
 
-@pytest.mark.parametrize(("n1", "n2"), [(1, 1), (3, 3), (2, 9), (8, 8)])
+@pytest.mark.parametrize(("n1", "n2"), [(1, 1), (3, 3), (2, 9), (6, 6)])
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
 def test_a_difference_of_proportions_covers_in_full_enumeration(n1, n2, confidence):
     first, second = (sps.binom.pmf(np.arange(n + 1)[:, None], n, RATES) for n in (n1, n2))
@@ -130,7 +130,7 @@ def test_the_melded_bound_is_the_quantile_of_the_difference_of_two_betas(s1, n1,
     assert mass == pytest.approx(0.025, rel=2e-3)
 
 
-@pytest.mark.parametrize(("n", "p"), [(30, (0.05, 0.05)), (30, (0.3, 0.1)), (30, (0.95, 0.05)), (100, (0.03, 0.02))])
+@pytest.mark.parametrize(("n", "p"), [(30, (0.3, 0.1)), (30, (0.95, 0.05)), (100, (0.03, 0.02))])
 def test_a_difference_of_proportions_covers_in_simulated_draws(n, p):
     drawn = np.random.default_rng(n).binomial(n, p, (1000, 2))
     pairs, times = np.unique(drawn, axis=0, return_counts=True)
@@ -189,7 +189,7 @@ def _pairs(b, c, n):
 @pytest.mark.parametrize("n", [30, 100, 1000])
 def test_the_largest_gap_is_covered_in_simulated_draws(rates, n):
     sizes = np.array([n, *[max(5, n // 3)] * (len(rates) - 1)])
-    drawn = np.random.default_rng(n).binomial(sizes, rates, (1000, len(rates)))
+    drawn = np.random.default_rng(n).binomial(sizes, rates, (300, len(rates)))
     got = [stats.max_gap(row, sizes) for row in drawn]
     assert np.mean([one.low <= np.ptp(rates) <= one.high for one in got]) >= 0.95
 
@@ -234,11 +234,11 @@ def test_holm_keeps_the_family_wise_error_on_null_data():
 # ------------------------------------------------------------------------------------------ bootstrap
 
 
-@pytest.mark.parametrize("n", [30, 100, 1000])
+@pytest.mark.parametrize("n", [30, 100])
 @pytest.mark.parametrize("law", ["normal", "exponential"])
 def test_the_bootstrap_covers_a_mean(law, n):
     rng = np.random.default_rng(n)
-    runs = {30: 200, 100: 150, 1000: 60}[n]
+    runs = {30: 150, 100: 100}[n]
     draw = {"normal": lambda: rng.normal(1, 1, n), "exponential": lambda: rng.exponential(1, n)}[law]
     held = [
         one.low <= 1 <= one.high for one in (stats.bootstrap_interval(draw(), rng=rng, draws=1000) for _ in range(runs))
@@ -297,12 +297,12 @@ def test_the_auc_counts_pairs_and_its_interval_mirrors(a, b):
     assert got.high - got.low > 1e-3
 
 
-@pytest.mark.parametrize("shift", [0.0, 1.0, 2.3, 3.3])
+@pytest.mark.parametrize("shift", [0.0, 1.0, 3.3])
 @pytest.mark.parametrize(("m", "n"), [(30, 30), (30, 200), (100, 100)])
 def test_the_auc_is_covered_near_a_half_and_near_one(shift, m, n):
     rng = np.random.default_rng(m + n)
     true = sps.norm.cdf(shift / np.sqrt(2))
-    got = [stats.roc_auc(rng.normal(shift, 1, m), rng.normal(0, 1, n)) for _ in range(400)]
+    got = [stats.roc_auc(rng.normal(shift, 1, m), rng.normal(0, 1, n)) for _ in range(300)]
     assert np.mean([one.low <= true <= one.high for one in got]) >= 0.935
 
 

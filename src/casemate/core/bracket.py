@@ -61,7 +61,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Bracket:
-    """One sample: no success below `lower`, a success at `upper` (`inf` where none was found), and which method said so."""
+    """One sample: no success below `lower`, a success at `upper` (`inf`: none was found), and which method said so."""
 
     lower: float
     upper: float

@@ -58,7 +58,9 @@ class Case:
     recipe: Recipe | None = None
     declared: Mapping[str, float] = field(default_factory=dict)
     calibrations: tuple[Calibration, ...] = ()
-    surrogates: tuple[Model, ...] = ()  # models whose gradients an attacker may borrow, such as the one before hardening
+    surrogates: tuple[
+        Model, ...
+    ] = ()  # models whose gradients an attacker may borrow, such as the one before hardening
 
     @property
     def offers(self) -> frozenset[Facet]:

@@ -61,9 +61,14 @@ class Metric:
         baseline: float | None = None,
         files: tuple[str, ...] = (),
     ) -> Evidence:
-        """Evidence for this metric; a bare number is one without sampling error (`n` counts what it was computed on)."""
+        """Evidence for this metric; a bare number has no sampling error (`n` counts what it was computed on)."""
         if isinstance(value, Interval):
-            numbers, count, confidence, interval = (value.value, value.low, value.high), value.n, value.confidence, value.method
+            numbers, count, confidence, interval = (
+                (value.value, value.low, value.high),
+                value.n,
+                value.confidence,
+                value.method,
+            )
         else:
             numbers, count, confidence, interval = (float(value),) * 3, 0, 1.0, "none"
         return Evidence(

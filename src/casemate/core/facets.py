@@ -8,7 +8,7 @@ __all__ = ["Cost", "DataKind", "Facet", "Phase", "PluginKind", "Profile", "Scope
 
 
 class Facet(StrEnum):
-    """One thing that a case offers; a set of them, not a ladder: a forest offers trees and a recipe but no gradients."""
+    """One thing that a case offers. They are a set, not a ladder: a forest offers trees and no gradients."""
 
     FILE = "file"
     LABELS = "labels"

@@ -161,9 +161,7 @@ def rule(outcomes: Sequence[Outcome], policy: Policy, today: dt.date) -> Ruling:
     return Ruling(status, tuple(results), tuple(sorted(accepted)))
 
 
-def _split_accepted(
-    outcomes: Sequence[Outcome], policy: Policy, today: dt.date
-) -> tuple[set[str], list[Accepted]]:
+def _split_accepted(outcomes: Sequence[Outcome], policy: Policy, today: dt.date) -> tuple[set[str], list[Accepted]]:
     accepted: set[str] = set()
     expired = [item for item in policy.accepted if item.until < today]
     for item in policy.accepted:
@@ -200,13 +198,20 @@ def _unclear(outcome: Outcome, fail_on: Severity) -> str:
     if isinstance(outcome, Inconclusive | Finding) and outcome.could_be.rank >= fail_on.rank:
         return f"{outcome.plugin} ({outcome.about}) could be {outcome.could_be}"
     if _unmeasured(outcome):
-        return f"{outcome.plugin} was skipped ({outcome.reason})" if isinstance(outcome, Skipped) else f"{outcome.plugin} failed"
+        return (
+            f"{outcome.plugin} was skipped ({outcome.reason})"
+            if isinstance(outcome, Skipped)
+            else f"{outcome.plugin} failed"
+        )
     return ""
 
 
 def _metric_gate(outcomes: Sequence[Outcome], gate: Gate) -> GateResult:
     where = ", ".join(f"{key} = {value}" for key, value in sorted(gate.at.items()))
-    bounds = [f"at least {gate.min}" if gate.min is not None else "", f"at most {gate.max}" if gate.max is not None else ""]
+    bounds = [
+        f"at least {gate.min}" if gate.min is not None else "",
+        f"at most {gate.max}" if gate.max is not None else "",
+    ]
     name = f"{gate.metric}{f' ({where})' if where else ''} {' and '.join(b for b in bounds if b)}"
     evidence = [e for o in outcomes for e in o.evidence if _matches(e, gate)]
     if not evidence:

@@ -19,8 +19,8 @@ Array = NDArray[Any]
 def metered(model: Model, meter: Meter) -> Model:
     """The same model with every answered sample charged to `meter`, which may refuse (`BudgetExhausted`).
 
-    Code that goes round the functions (gradients on `module`, a prepared copy) charges the meter itself. A model that is
-    metered already is charged to the new meter only.
+    Code that goes round the functions (gradients on `module`, a prepared copy) charges the meter itself. A model that
+    is metered already is charged to the new meter only.
     """
     plain = unmetered(model)
 

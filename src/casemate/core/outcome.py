@@ -49,7 +49,7 @@ class Threat:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A weakness that the evidence confirms: `severity` holds at the favourable end of the interval, `could_be` at the other."""
+    """A weakness that is confirmed: `severity` holds at the favourable end of the interval, `could_be` at the other."""
 
     plugin: str
     about: str

@@ -50,21 +50,23 @@ def plan(
     reasons = {p.id: applicable(p, case) for p in probes}
     running = [p for p in probes if reasons[p.id] is None]
     shares = dict(zip((p.id for p in running), allocate(budget.propagations, [p.cost for p in running]), strict=True))
-    return [
-        Step(p, p.configured(profile, options.get(p.id)), shares.get(p.id), skipped=reasons[p.id]) for p in probes
-    ]
+    return [Step(p, p.configured(profile, options.get(p.id)), shares.get(p.id), skipped=reasons[p.id]) for p in probes]
 
 
 def applicable(plugin: Plugin, case: Case) -> Skipped | None:
     """Why a plug-in cannot run on a case, or `None` when it can."""
     missing = sorted(plugin.needs - case.offers)
     if missing:
-        return Skipped(plugin.id, SkipReason.NOT_APPLICABLE, f"needs {', '.join(missing)}, which this case does not offer")
+        return Skipped(
+            plugin.id, SkipReason.NOT_APPLICABLE, f"needs {', '.join(missing)}, which this case does not offer"
+        )
     if case.kind is not None and case.kind not in plugin.kinds:
         return Skipped(plugin.id, SkipReason.NOT_APPLICABLE, f"does not apply to {case.kind} data")
     absent = [name for name in plugin.requires if importlib.util.find_spec(name) is None]
     if absent:
-        return Skipped(plugin.id, SkipReason.UNAVAILABLE, f"needs {', '.join(absent)}: pip install 'casemate[{absent[0]}]'")
+        return Skipped(
+            plugin.id, SkipReason.UNAVAILABLE, f"needs {', '.join(absent)}: pip install 'casemate[{absent[0]}]'"
+        )
     return None
 
 

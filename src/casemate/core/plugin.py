@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copyreg
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from importlib import import_module
 from typing import Any
 
 from casemate.core.evidence import Metric
@@ -68,17 +71,27 @@ class Plugin:
         """Call the plug-in's function."""
         return self.function(*args, **kwargs)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by name where the module holds this very plug-in: its function's name now stands for the plug-in."""
+        module = sys.modules.get(self.function.__module__)
+        name = self.function.__name__
+        if getattr(module, name, None) is self:
+            return _named, (self.function.__module__, name)
+        return copyreg.__newobj__, (Plugin,), dict(self.__dict__)  # type: ignore[attr-defined]  # not in the stubs
+
     @property
     def summary(self) -> str:
         """The first line of the function's docstring."""
         return (self.function.__doc__ or "").strip().split("\n")[0]
 
     def configured(self, profile: Profile, given: Mapping[str, Any] | None = None) -> Any:
-        """The options of this plug-in under a profile, with the user's on top; raises `ConfigError` for unknown ones."""
+        """The options under a profile, with the user's on top; raises `ConfigError` for unknown ones."""
         known = [item.name for item in fields(self.options)]
         for key in given or {}:
             if key not in known:
-                raise ConfigError(f"expected an option of {self.id} ({', '.join(known) or 'none'}), got {key!r}: mend it")
+                raise ConfigError(
+                    f"expected an option of {self.id} ({', '.join(known) or 'none'}), got {key!r}: mend it"
+                )
         return replace(self.options(), **{**self.profiles.get(profile, {}), **(given or {})})
 
 
@@ -100,6 +113,11 @@ def _maker(kind: PluginKind) -> Callable[..., Callable[[Function], Plugin]]:
         return wrap
 
     return declare
+
+
+def _named(module: str, name: str) -> Plugin:
+    found: Plugin = getattr(import_module(module), name)
+    return found
 
 
 def plugin_id(function: Function) -> str:

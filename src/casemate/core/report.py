@@ -48,8 +48,10 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """An audit's result. `files` maps digests of evidence to paths beside the report;
-    `calibrations` maps guards and watches to theirs."""
+    """An audit's result.
+
+    `files` maps digests of evidence to paths beside the report; `calibrations` maps guards and watches to theirs.
+    """
 
     name: str
     bundle: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from casemate.core.outcome import Clean, Failed, Finding, Inconclusive, Outcome, Skipped
 from casemate.core.records import Event
@@ -12,21 +12,19 @@ from casemate.formats import canonical
 
 __all__ = ["adapter", "read", "read_event", "read_outcome", "write", "write_event", "write_outcome"]
 
-T = TypeVar("T")
-
 
 def write(value: object, kind: Any) -> bytes:
     """A record as canonical JSON."""
     return canonical.dumps(adapter(kind).dump_python(value, mode="json"))
 
 
-def read(text: str | bytes, kind: type[T]) -> T:
+def read(text: str | bytes, kind: Any) -> Any:
     """The record that `write` wrote; raises `FormatError` for anything that does not fit its type."""
     from pydantic import ValidationError
 
     data = canonical.loads(text)
     try:
-        return adapter(kind).validate_python(data)  # type: ignore[no-any-return]  # pydantic's adapter is untyped here
+        return adapter(kind).validate_python(data)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -42,7 +40,8 @@ def write_outcome(outcome: Outcome) -> str:
 
 def read_outcome(text: str) -> Outcome:
     """The outcome that was written."""
-    return read(text, _Outcome)  # type: ignore[arg-type]  # an annotated union, not a class
+    outcome: Outcome = read(text, _Outcome)
+    return outcome
 
 
 def write_event(event: Event) -> str:
@@ -52,12 +51,13 @@ def write_event(event: Event) -> str:
 
 def read_event(text: str) -> Event:
     """The event that was written."""
-    return read(text, Event)
+    event: Event = read(text, Event)
+    return event
 
 
 @cache
 def adapter(kind: Any) -> Any:
-    """pydantic's adapter for a frozen record."""
+    """Pydantic's adapter for a frozen record."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(_discriminated() if kind is _Outcome else kind)

@@ -1,0 +1,361 @@
+"""The audit: case and plan in, report out."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import platform
+import sys
+import time
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from casemate._workshop import Progress, Workshop, as_json, case_digest
+from casemate.core.budget import Budget, Meter, Spent
+from casemate.core.case import Case
+from casemate.core.evidence import Direction, Evidence, Metric, Quantity, check
+from casemate.core.facets import PluginKind, Profile
+from casemate.core.judgement import judge, rule
+from casemate.core.metering import metered_case
+from casemate.core.outcome import Failed, Outcome, Skipped, SkipReason
+from casemate.core.planner import Step, applicable, plan
+from casemate.core.plugin import Plugin
+from casemate.core.policy import Policy
+from casemate.core.report import DataFacts, PluginFacts, Report, Timings
+from casemate.core.stats import Interval
+from casemate.errors import BudgetExhausted, Contradiction, LawBroken, Unavailable, UsageError
+from casemate.executors import executor, fixed_threads
+from casemate.formats import calibrations, canonical, wire
+
+__all__ = ["Order", "Place", "run"]
+
+_VERSIONED = ("casemate", "numpy", "scipy", "pandas", "scikit-learn", "torch", "skops", "safetensors")
+_FALSE_ALARMS = Metric("guard.false_positive_rate", Quantity.NOTE, Direction.EITHER)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Everything beside the case that decides a report."""
+
+    policy: Policy = field(default_factory=Policy)
+    seed: int = 0
+    profile: Profile = Profile.STANDARD
+    budget: Budget = field(default_factory=Budget)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
+    threads: int = 1
+    sampling_seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an audit runs and what it leaves; nothing here changes the report but its timings.
+
+    Without an `output` folder the evidence stays in memory, without a `store` nothing can be resumed. `resume` is the
+    id of a run, or `last`.
+    """
+
+    output: Path | None = None
+    store: str | None = None
+    executor: str = "inline"
+    resume: str | None = None
+
+
+def run(
+    case: Case,
+    order: Order | None = None,
+    place: Place | None = None,
+    *,
+    plugins: tuple[Plugin, ...] | None = None,
+    on_progress: Progress | None = None,
+    today: dt.date | None = None,
+) -> Report:
+    """Audit a case: plan, measure, judge, and (with an output folder) write report.json, report.html and the evidence.
+
+    Raises `UsageError` where the order does not fit the case, or a run to be resumed was another audit.
+    """
+    from casemate import catalog
+    from casemate.store import open_store
+
+    order, place = order or Order(), place or Place()
+    began = time.monotonic()
+    known = catalog.plugins() if plugins is None else plugins
+    steps = _planned(case, order, known)
+    request = canonical.digest(
+        {"case": case_digest(case), "order": _settings(order), "steps": [s.plugin.id for s in steps]}
+    )
+    store = open_store(place.store) if place.store else None
+    try:
+        run_id = _begin(store, case, request, place) if store else ""
+        shop = Workshop(
+            seed=order.seed,
+            profile=order.profile,
+            plugins=known,
+            executor=executor(place.executor, order.threads),
+            options={key: dict(value) for key, value in order.options.items()},
+            threads=order.threads,
+            sampling_seed=order.sampling_seed,
+            store=store,
+            run=run_id,
+            output=place.output,
+            on_progress=on_progress,
+        )
+        report = _measured(case, order, steps, shop, began=began, today=today)
+        if place.output is not None:
+            _write(report, place.output)
+        if store:
+            from casemate.report.json import digest
+
+            store.finish(run_id, str(report.ruling.status), digest(report), report.outcomes)
+    finally:
+        if store:
+            store.close()
+    return report
+
+
+def _planned(case: Case, order: Order, plugins: tuple[Plugin, ...]) -> list[Step]:
+    steps = plan(plugins, case, profile=order.profile, budget=order.budget, options=order.options, only=order.only)
+    if not steps:
+        raise UsageError("expected at least one probe in the plan, got none: mend `only`")
+    return steps
+
+
+def _begin(store: Any, case: Case, request: str, place: Place) -> str:
+    if place.resume is None:
+        where = str(place.output.resolve()) if place.output else ""
+        return str(store.begin(case.name, request, where))
+    rows = [row for row in store.runs() if place.resume in (row.id, "last")]
+    if not rows:
+        raise UsageError(f"expected a run to resume, got {place.resume!r}: `casemate list runs` shows them")
+    row = next((r for r in reversed(rows) if r.request == request), rows[-1])
+    if row.request != request:
+        raise UsageError(
+            f"expected the same model, data, settings and plug-ins as run {row.id}, got others: start a new audit"
+        )
+    return str(row.id)
+
+
+def _measured(
+    case: Case, order: Order, steps: list[Step], shop: Workshop, *, began: float, today: dt.date | None
+) -> Report:
+    deadline = None if order.budget.seconds is None else began + order.budget.seconds
+    outcomes: list[Outcome] = []
+    seconds: dict[str, float] = {}
+    made: dict[str, str] = {}
+    try:
+        with fixed_threads(order.threads):
+            for step in steps:
+                start = time.monotonic()
+                outcomes += [step.skipped] if step.skipped else _stepped(case, step, shop, deadline)
+                seconds[step.plugin.id] = round(time.monotonic() - start, 3)
+            if not order.only:
+                for plugin in shop.plugins:
+                    outcomes += _calibrated(case, plugin, shop, deadline, made)
+    finally:
+        shop.executor.close()
+    ruling = rule(outcomes, order.policy, today or dt.date.today())  # an expiry is a local date
+    return Report(
+        name=case.name,
+        bundle=case.bundle.digest if case.bundle else "",
+        model=case.model.digest if case.model else "",
+        data={name: _facts(data) for name, data in case.splits.parts().items()},
+        seed=order.seed,
+        settings=_settings(order),
+        versions=_versions(),
+        policy=order.policy,
+        ruling=ruling,
+        outcomes=tuple(outcomes),
+        plugins=_plugin_facts(steps, shop),
+        files=dict(sorted(shop.files.items())),
+        calibrations=made,
+        notes=_notes(order),
+        timings=Timings(
+            run=shop.run,
+            created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - began, 3),
+            executor=shop.executor.name,
+            plugins=seconds,
+        ),
+    )
+
+
+def _stepped(case: Case, step: Step, shop: Workshop, deadline: float | None) -> list[Outcome]:
+    """One probe: its evidence judged; what went wrong as an outcome beside it."""
+    plugin = step.plugin
+    key = ["probe", plugin.id, case_digest(case), as_json(step.options), step.share]
+    if (blob := shop.finished(key)) is not None and (known := _recalled(blob, plugin.id, shop)) is not None:
+        evidence, trouble = known
+    else:
+        meter = Meter(limit=step.share, deadline=deadline)
+        files_before, charged_before = set(shop.files), set(shop.charged)
+        evidence, trouble = _probed(case, step, shop, meter)
+        shop.spent[plugin.id] = meter.spent
+        if deadline is None or not isinstance(trouble, Skipped):
+            mine = {digest: path for digest, path in shop.files.items() if digest not in files_before}
+            built = {k: v for k, v in shop.charged.items() if k not in charged_before}
+            shop.finish(key, _record(evidence, trouble, meter.spent, mine, built))
+    outcomes = judge(plugin.id, evidence)
+    return [*outcomes, trouble] if trouble is not None else outcomes
+
+
+def _probed(case: Case, step: Step, shop: Workshop, meter: Meter) -> tuple[list[Evidence], Skipped | Failed | None]:
+    plugin = step.plugin
+    evidence: list[Evidence] = []
+    before = _checksum(case)
+    trouble: Skipped | Failed | None = None
+    try:
+        for item in plugin.function(metered_case(case, meter), shop.lab(plugin, step.options, meter)):
+            _hold_to_law(plugin, item, shop)
+            evidence.append(item)
+    except BudgetExhausted as error:
+        trouble = Skipped(plugin.id, SkipReason.BUDGET, str(error))
+    except Unavailable as error:
+        trouble = Skipped(plugin.id, SkipReason.UNAVAILABLE, str(error))
+    except Contradiction as error:
+        trouble = Failed(plugin.id, str(error), cause="contradiction")
+    except LawBroken as error:
+        trouble = Failed(plugin.id, str(error), cause="law")
+    except Exception as error:  # a plug-in may raise anything; its failure is an outcome
+        trouble = Failed(plugin.id, f"{type(error).__name__}: {error}")
+    if _checksum(case) != before:
+        raise LawBroken(f"expected {plugin.id} to leave the data untouched, got changed arrays: the audit cannot go on")
+    if meter.refusals > 1:
+        trouble = Failed(plugin.id, f"went on {meter.refusals - 1} times after its budget had ended", cause="law")
+    if isinstance(trouble, Failed) and trouble.cause == "law":
+        evidence = []  # nothing that a law-breaker said is used
+    return evidence, trouble
+
+
+def _hold_to_law(plugin: Plugin, item: object, shop: Workshop) -> None:
+    if not isinstance(item, Evidence):
+        raise LawBroken(f"expected evidence from {plugin.id}, got {type(item).__name__}: yield Evidence")
+    check(item)
+    declared = {metric.name: metric for metric in plugin.metrics}
+    if item.metric not in declared or declared[item.metric].quantity is not item.quantity:
+        raise LawBroken(f"expected a declared metric from {plugin.id}, got {item.metric} ({item.quantity}): declare it")
+    if not set(item.files) <= set(shop.files):
+        raise LawBroken(f"expected files that {plugin.id} kept, got {item.files}: keep them through the lab")
+
+
+def _calibrated(
+    case: Case, plugin: Plugin, shop: Workshop, deadline: float | None, made: dict[str, str]
+) -> list[Outcome]:
+    """The calibration of a guard or watch that fits the case, with its measured false-positive rate."""
+    if plugin.calibrate is None or applicable(plugin, case) is not None:
+        return []
+    options = plugin.configured(shop.profile, shop.options.get(plugin.id))
+    meter = Meter(deadline=deadline)
+    try:
+        calibration = plugin.calibrate(metered_case(case, meter), shop.lab(plugin, options, meter))
+    except (BudgetExhausted, Unavailable) as error:
+        return [Skipped(plugin.id, SkipReason.NOT_APPLICABLE, f"not calibrated: {error}")]
+    except Exception as error:  # as for probes
+        return [Failed(plugin.id, f"{type(error).__name__}: {error}")]
+    shop.spent[plugin.id] = meter.spent
+    stem = f"calibrations/{plugin.id.replace('/', '.')}"
+    digest = made[plugin.id] = shop.keep_bytes(stem, calibrations.write(calibration))
+    rate = Interval(calibration.fpr, calibration.low, calibration.high, calibration.n, 0.95, "Clopper-Pearson")
+    note = _FALSE_ALARMS.measured(
+        rate,
+        method="on clean samples held out from calibration",
+        at={"declared": calibration.declared_fpr},
+        files=(digest,),
+    )
+    return judge(plugin.id, [note])
+
+
+def _checksum(case: Case) -> int:
+    total = 0
+    for data in case.splits.parts().values():
+        for array in (data.x, data.y, data.sample_id):
+            if array is not None and array.dtype != object:
+                total = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, total)
+    return total
+
+
+def _record(
+    evidence: list[Evidence],
+    trouble: Outcome | None,
+    spent: Spent,
+    files: Mapping[str, str],
+    built: Mapping[str, tuple[str, Spent]],
+) -> bytes:
+    body = {
+        "evidence": json.loads(wire.write(tuple(evidence), tuple[Evidence, ...])),
+        "trouble": wire.write_outcome(trouble) if trouble is not None else "",
+        "spent": [spent.forwards, spent.backwards],
+        "files": dict(files),
+        "built": {key: [name, used.forwards, used.backwards] for key, (name, used) in built.items()},
+    }
+    return canonical.dumps(body)
+
+
+def _recalled(blob: bytes, plugin: str, shop: Workshop) -> tuple[list[Evidence], Skipped | Failed | None] | None:
+    body: Any = canonical.loads(blob)
+    if shop.output is None or any(not (shop.output / path).exists() for path in body["files"].values()):
+        return None  # the files went: measure again
+    shop.files.update(body["files"])
+    evidence = list(wire.read(canonical.dumps(body["evidence"]), tuple[Evidence, ...]))
+    trouble = wire.read_outcome(body["trouble"]) if body["trouble"] else None
+    shop.spent[plugin] = Spent(*body["spent"])
+    shop.charged.update({key: (name, Spent(*used)) for key, (name, *used) in body["built"].items()})
+    return evidence, trouble  # type: ignore[return-value]  # only these two kinds are recorded
+
+
+def _facts(data: Any) -> DataFacts:
+    return DataFacts(data.digest, len(data), tuple(data.x.shape[1:]), str(data.schema.kind))
+
+
+def _settings(order: Order) -> dict[str, Any]:
+    return {
+        "profile": str(order.profile),
+        "budget": {"propagations": order.budget.propagations, "seconds": order.budget.seconds},
+        "options": {key: as_json(dict(value)) for key, value in sorted(order.options.items())},
+        "only": list(order.only),
+        "threads": order.threads,
+        "sampling_seed": order.seed if order.sampling_seed is None else order.sampling_seed,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "platform": sys.platform}
+    for name in _VERSIONED:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _plugin_facts(steps: Iterable[Step], shop: Workshop) -> dict[str, PluginFacts]:
+    options = {step.plugin.id: step.options for step in steps}
+    shop.spent.update(dict(shop.charged.values()))
+    facts = {}
+    for plugin in shop.plugins:
+        if plugin.id in shop.spent or (plugin.kind is PluginKind.PROBE and plugin.id in options):
+            chosen = options.get(plugin.id) or plugin.configured(shop.profile, shop.options.get(plugin.id))
+            used = shop.spent.get(plugin.id, Spent())
+            facts[plugin.id] = PluginFacts(plugin.summary, plugin.threat, plugin.source, as_json(chosen), used)
+    return facts
+
+
+def _notes(order: Order) -> tuple[str, ...]:
+    if order.budget.seconds is None:
+        return ()
+    return ("The budget was given in seconds: the evidence is valid, and another run may differ from it.",)
+
+
+def _write(report: Report, folder: Path) -> None:
+    from casemate.formats import atomic
+    from casemate.report import html
+    from casemate.report import json as report_json
+
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.write(folder / "report.html", html.render(report).encode())
+    atomic.write(folder / "report.json", report_json.dumps(report))

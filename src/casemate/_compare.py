@@ -1,0 +1,113 @@
+"""Compare two runs: paired differences where both kept the same samples, differences of intervals elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from casemate._replay import kept_arrays, report_in
+from casemate.core.evidence import Evidence
+from casemate.core.report import Report
+from casemate.core.rng import stream
+from casemate.core.stats import Interval, paired_bootstrap, paired_difference
+
+__all__ = ["Difference", "compare", "compare_reports"]
+
+Values = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """`b - a` of one measurement, with an interval.
+
+    `paired` says that both runs kept per-sample values of the same samples; else the interval is that of two
+    independent measurements, made from the ends of both, and is wider than it need be.
+    """
+
+    metric: str
+    about: str
+    at: str
+    a: float
+    b: float
+    low: float
+    high: float
+    n: int
+    paired: bool
+
+    @property
+    def value(self) -> float:
+        """The difference `b - a`."""
+        return self.b - self.a
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval excludes zero."""
+        return self.low > 0 or self.high < 0
+
+
+def compare(folder_a: Path, folder_b: Path) -> list[Difference]:
+    """Differences for every measurement that both reports hold."""
+    return compare_reports(report_in(folder_a), report_in(folder_b), folder_a, folder_b)
+
+
+def compare_reports(a: Report, b: Report, folder_a: Path | None, folder_b: Path | None) -> list[Difference]:
+    """The same for reports that are at hand; without folders nothing can be paired."""
+    left, right = _measurements(a), _measurements(b)
+    rows = []
+    for key in left:
+        if key in right:
+            values = None
+            if folder_a is not None and folder_b is not None:
+                values = _paired_values((folder_a, a, left[key]), (folder_b, b, right[key]))
+            rows.append(_difference(left[key], right[key], values))
+    return rows
+
+
+def _measurements(report: Report) -> dict[tuple[str, str, str], Evidence]:
+    items = [e for o in report.outcomes for e in o.evidence]
+    return {(e.metric, e.about, _place(e)): e for e in items}
+
+
+def _place(item: Evidence) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in sorted(item.at.items()))
+
+
+def _paired_values(a: tuple[Path, Report, Evidence], b: tuple[Path, Report, Evidence]) -> tuple[Values, Values] | None:
+    found = []
+    for folder, report, item in (a, b):
+        values = _values(folder, report, item)
+        if values is None:
+            return None
+        found.append(values)
+    (ids_a, x_a), (ids_b, x_b) = found
+    _, rows_a, rows_b = np.intersect1d(ids_a, ids_b, return_indices=True)
+    return (x_a[rows_a], x_b[rows_b]) if len(rows_a) == len(ids_a) == len(ids_b) else None
+
+
+def _values(folder: Path, report: Report, item: Evidence) -> tuple[Values, Values] | None:
+    from casemate import catalog
+
+    plugin = next((p for p in catalog.plugins() if item.metric in {m.name for m in p.metrics} and p.paired), None)
+    if plugin is None or plugin.paired is None or not item.files:
+        return None
+    values: tuple[Values, Values] | None = plugin.paired(kept_arrays(folder, report, list(item.files)), item)
+    return values
+
+
+def _difference(a: Evidence, b: Evidence, values: tuple[Values, Values] | None) -> Difference:
+    if values is None:
+        low, high, n = b.low - a.high, b.high - a.low, min(a.n, b.n)
+    else:
+        got = _paired(values[1], values[0], f"{a.metric} {_place(a)}")
+        low, high, n = got.low, got.high, got.n
+    return Difference(a.metric, a.about, _place(a), a.value, b.value, low, high, n, values is not None)
+
+
+def _paired(b: Values, a: Values, name: str) -> Interval:
+    if np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all():
+        return paired_difference(b, a)
+    return paired_bootstrap(b, a, rng=stream(0, "compare", name))

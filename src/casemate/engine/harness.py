@@ -1,0 +1,128 @@
+"""The harness judges, the plug-in only tries: every claim of an attack or certificate is measured again here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from casemate.core.bracket import Batch, Claim, Goal, Ledger
+from casemate.core.case import Case
+from casemate.core.data import digest_of_arrays
+from casemate.core.facets import PluginKind
+from casemate.core.lab import Lab
+from casemate.core.metering import metered, observed
+from casemate.core.model import ABSTAIN, Model
+from casemate.core.norms import Norm, distance
+from casemate.core.plugin import Plugin
+from casemate.core.schema import Schema
+from casemate.errors import BudgetExhausted, LawBroken, ModelError
+
+__all__ = ["batch_of", "open_ledger", "pursue", "wrong"]
+
+Array = NDArray[Any]
+_BALL_TOLERANCE = 1e-6
+
+
+def wrong(model: Model, x: Array, y: Array, *, target: int | None = None) -> NDArray[np.bool_]:
+    """Which samples get a wrong answer (or the target's), mask `(n,)`. A refusal is not wrong: the attack failed."""
+    labels = np.asarray(model.labels(x))
+    if labels.shape != (len(x),):
+        raise ModelError(f"expected {len(x)} labels, got shape {labels.shape}: the model must answer each sample")
+    if target is not None:
+        return np.asarray((labels == target) & (y != target))
+    return np.asarray((labels != y) & (labels != ABSTAIN))
+
+
+def batch_of(x: Array, y: Array, sample_id: Array) -> Batch:
+    """A read-only batch from arrays."""
+    parts = [np.array(part, copy=True) for part in (x, y, sample_id)]
+    for part in parts:
+        part.setflags(write=False)
+    return Batch(*parts)
+
+
+def open_ledger(case: Case, batch: Batch, norm: Norm) -> Ledger:
+    """A ledger for a batch, in which samples that are wrong as they are count as broken at distance 0."""
+    ledger = Ledger(norm, batch.x)
+    rows = np.flatnonzero(wrong(case.the_model(), batch.x, batch.y))
+    ledger.drop_upper(rows, np.zeros(len(rows)), batch.x[rows], "clean")
+    return ledger
+
+
+def pursue(plugin: Plugin, case: Case, batch: Batch, goal: Goal, lab: Lab, *, ledger: Ledger, rows: Array) -> bool:
+    """Run one attack or certificate on `batch` (rows `rows (m,)` of the ledger's samples) and join what holds.
+
+    A claimed sample counts only if the model as the user gave it answers it wrongly, it is inside the goal's ball, and
+    the schema allows it; its distance is measured here in float64. Returns whether the plug-in came to its end
+    (`False`: the budget ended first). Raises `LawBroken` for a success claimed outside the ball, a changed input, or a plug-in that
+    goes on after its budget ended; `Contradiction` from the ledger.
+    """
+    before = digest_of_arrays({"x": batch.x, "y": batch.y})
+    meter = lab.meter
+    judged = replace(case, model=observed(case.the_model(), meter))
+    refusals = meter.refusals
+    whole = True
+    try:
+        judge = _judge_radius if plugin.kind is PluginKind.CERTIFICATE else _judge_witness
+        for claim in _claims(plugin.function, case, batch, goal, lab):
+            _in_range(plugin, claim, len(batch))
+            judge(plugin, judged, batch, goal, claim, ledger=ledger, rows=rows)
+    except BudgetExhausted:
+        whole = False
+    if meter.refusals > refusals + 1:
+        raise LawBroken(
+            f"expected {plugin.id} to stop when its budget ended, got {meter.refusals - refusals} tries to go on"
+        )
+    if digest_of_arrays({"x": batch.x, "y": batch.y}) != before:
+        raise LawBroken(f"expected {plugin.id} to leave its inputs untouched, got changed arrays: work on a copy")
+    return whole
+
+
+def _claims(
+    function: Callable[..., Iterable[Claim]], case: Case, batch: Batch, goal: Goal, lab: Lab
+) -> Iterable[Claim]:
+    paid = replace(case, model=metered(case.the_model(), lab.meter))
+    return function(paid, batch, goal, lab)
+
+
+def _in_range(plugin: Plugin, claim: Claim, n: int) -> None:
+    rows = np.asarray(claim.rows)
+    if rows.ndim != 1 or (len(rows) and (rows.min() < 0 or rows.max() >= n)) or len(np.unique(rows)) != len(rows):
+        raise LawBroken(
+            f"expected {plugin.id} to claim distinct rows of its batch of {n}, got {rows[:5]}: mend the rows"
+        )
+
+
+def _judge_witness(
+    plugin: Plugin, case: Case, batch: Batch, goal: Goal, claim: Claim, *, ledger: Ledger, rows: Array
+) -> None:
+    picked = np.asarray(claim.rows)
+    if claim.x is None or claim.x.shape != (len(picked), *batch.x.shape[1:]):
+        raise LawBroken(f"expected {plugin.id} to give one sample for each row it claims: mend the claim")
+    x = np.asarray(claim.x, dtype=batch.x.dtype)
+    far = distance(goal.norm, batch.x[picked], x, _scale(case.schema, x))
+    if (far > goal.eps * (1 + _BALL_TOLERANCE) + 1e-12).any():
+        raise LawBroken(
+            f"expected {plugin.id} to stay within {goal.norm} eps = {goal.eps}, got {far.max():.9g}: project"
+        )
+    good = wrong(case.the_model(), x, batch.y[picked], target=goal.target)
+    if case.schema is not None:
+        good &= case.schema.allowed(x)
+    ledger.drop_upper(rows[picked[good]], far[good], x[good], plugin.id)
+
+
+def _judge_radius(
+    plugin: Plugin, case: Case, batch: Batch, goal: Goal, claim: Claim, *, ledger: Ledger, rows: Array
+) -> None:
+    if claim.radius is None or claim.radius.shape != np.asarray(claim.rows).shape or np.isnan(claim.radius).any():
+        raise LawBroken(f"expected {plugin.id} to give a radius for each row it claims: mend the claim")
+    right = ~wrong(case.the_model(), batch.x[claim.rows], batch.y[claim.rows], target=goal.target)
+    ledger.raise_lower(rows[claim.rows[right]], claim.radius[right], plugin.id)
+
+
+def _scale(schema: Schema | None, x: Array) -> Array:
+    return np.ones((1,) * (x.ndim - 1)) if schema is None else schema.scale

@@ -1,0 +1,207 @@
+"""Where units of work run: in this process, or in a pool of spawned ones. The result is the same.
+
+An executor is given finished calls and yields results as they come. A worker process holds one case at a time, has its
+threads fixed, never writes, and ends when its parent does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, final
+
+from casemate.core.budget import Meter, Spent
+from casemate.core.case import Case
+from casemate.core.lab import Job, Lab
+from casemate.core.metering import metered_case, unmetered_case
+from casemate.errors import ConfigError
+from casemate.formats import arrays
+
+__all__ = ["Call", "Executor", "Inline", "Pool", "executor", "fixed_threads"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One unit of work: a packed item and the limits of its meter."""
+
+    position: int
+    item: bytes
+    limit: int | None
+    deadline: float | None
+
+
+class Executor(Protocol):
+    """Runs one job for many calls."""
+
+    @property
+    def name(self) -> str:
+        """What the report calls it."""
+
+    def run(self, job: Job, case: Case, lab: Lab, calls: Sequence[Call]) -> Iterator[tuple[int, bytes, Spent]]:
+        """Position, packed result and use of each call, in any order."""
+
+    def close(self) -> None:
+        """End whatever was started."""
+
+
+def executor(spec: str, threads: int) -> Executor:
+    """`inline`, `pool` (a worker for each core) or `pool:N`; raises `ConfigError` for anything else."""
+    if spec == "inline":
+        return Inline()
+    match = re.fullmatch(r"pool(?::([1-9]\d{0,3}))?", spec)
+    if match is None:
+        raise ConfigError(f"expected the executor 'inline', 'pool' or 'pool:N', got {spec!r}: write one of these")
+    return Pool(int(match[1] or os.cpu_count() or 1), threads)
+
+
+def perform(job: Job, case: Case, lab: Lab, call: Call) -> tuple[int, bytes, Spent]:
+    """Run one call here; item and result pass through their packed form, as they would between processes."""
+    meter = Meter(limit=call.limit, deadline=call.deadline)
+    result = job(metered_case(unmetered_case(case), meter), arrays.unpack(call.item), replace(lab, meter=meter))
+    return call.position, arrays.pack(result), meter.spent
+
+
+@final
+class Inline:
+    """Everything in this process, one call after the other."""
+
+    name = "inline"
+
+    def run(self, job: Job, case: Case, lab: Lab, calls: Sequence[Call]) -> Iterator[tuple[int, bytes, Spent]]:
+        """Results in the order of the calls."""
+        for call in calls:
+            yield perform(job, case, lab, call)
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+@final
+class Pool:
+    """Spawned worker processes (never forked: a fork after torch has threads may hang)."""
+
+    def __init__(self, workers: int, threads: int) -> None:
+        self.name = f"pool:{workers}"
+        self._workers = workers
+        self._threads = threads
+        self._pool: ProcessPoolExecutor | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="casemate-pool-")
+
+    def run(self, job: Job, case: Case, lab: Lab, calls: Sequence[Call]) -> Iterator[tuple[int, bytes, Spent]]:
+        """Results as workers finish them; at most two calls a worker are under way."""
+        if not calls:
+            return
+        parcel = self._parcel(job, unmetered_case(case), _portable(lab))
+        waiting = list(reversed(calls))
+        running: set[Future[tuple[int, bytes, Spent]]] = set()
+        try:
+            while waiting or running:
+                while waiting and len(running) < 2 * self._workers:
+                    running.add(self._started().submit(_in_worker, parcel, waiting.pop()))
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        finally:
+            for future in running:
+                future.cancel()
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+        self._folder.cleanup()
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            import multiprocessing
+
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._workers, context, _begin_worker, (self._threads,))
+        return self._pool
+
+    def _parcel(self, job: Job, case: Case, lab: Lab) -> str:
+        import cloudpickle
+
+        from casemate.formats.digests import sha256_bytes
+
+        try:
+            blob = cloudpickle.dumps((job, case, lab))
+        except Exception as error:  # pickling runs the model's own code, which may raise anything
+            raise ConfigError(
+                f"expected a case that can be sent to other processes, got {error!r}: use executor = 'inline'"
+            ) from error
+        path = Path(self._folder.name) / f"{sha256_bytes(blob)[7:23]}.parcel"
+        if not path.exists():
+            path.write_bytes(blob)
+        return str(path)
+
+
+def _portable(lab: Lab) -> Lab:
+    return Lab(
+        lab.plugin, lab.seed, lab.options, plugins=lab.plugins, threads=lab.threads, sampling_seed=lab.sampling_seed
+    )
+
+
+_HELD: dict[str, Any] = {}  # in a worker: the last parcel, so that a case is read once and not for every call
+
+
+def _in_worker(parcel: str, call: Call) -> tuple[int, bytes, Spent]:
+    if parcel not in _HELD:
+        import cloudpickle
+
+        _HELD.clear()
+        _HELD[parcel] = cloudpickle.loads(Path(parcel).read_bytes())  # written by our own parent, into its own folder
+    job, case, lab = _HELD[parcel]
+    return perform(job, case, lab, call)
+
+
+def _begin_worker(threads: int) -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    ExitStack().enter_context(fixed_threads(threads))
+
+
+def _end_with_parent() -> None:
+    from multiprocessing import parent_process
+
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+@contextmanager
+def fixed_threads(threads: int) -> Iterator[None]:
+    """Fix the threads of BLAS, OpenMP and torch: their number changes the last bits of sums, and so a report.
+
+    The environment is set too, for libraries that are only loaded by the work itself.
+    """
+    import sys
+
+    from threadpoolctl import threadpool_limits
+
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    torch = sys.modules.get("torch")
+    torch_before = torch.get_num_threads() if torch else None
+    os.environ.update(dict.fromkeys(names, str(threads)))
+    with threadpool_limits(limits=threads):
+        if torch:
+            torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+            if torch and torch_before is not None:
+                torch.set_num_threads(torch_before)

