@@ -1,4 +1,4 @@
-"""The measurements behind the bars of the foundation: intervals, linear brackets, identical reports, import times, size.
+"""The measurements behind the bars of the foundation: intervals, linear brackets, equal reports, import times, size.
 
 `make evidence-core` runs them all and writes docs/evidence/core.md and core.json with commit, date and versions. Pass
 names to run some only: `make evidence-core ARGS='intervals imports'`.
@@ -137,7 +137,7 @@ def _linear_case(framework: str) -> tuple[Any, np.ndarray, np.ndarray]:
 
 
 def imports() -> dict[str, Any]:
-    """Seconds from start of the interpreter's work on `import casemate`, and of `casemate --help` as a whole process."""
+    """Seconds that `import casemate` takes inside an interpreter, and `casemate --help` as a whole process."""
     code = "import time; t = time.perf_counter(); import casemate; print(time.perf_counter() - t)"
     own = [float(_run(sys.executable, "-c", code)) for _ in range(7)]
     command = Path(sys.executable).parent / "casemate"
@@ -160,7 +160,7 @@ def imports() -> dict[str, Any]:
 
 
 def million() -> dict[str, Any]:
-    """A table of 1,000,000 rows, audited `quick` from its Parquet file: seconds and peak memory of the whole process."""
+    """A table of 1,000,000 rows, audited `quick` from Parquet: seconds and peak memory of the whole process."""
     with tempfile.TemporaryDirectory() as folder:
         _run(sys.executable, __file__, "--make-million", folder)
         start = time.perf_counter()

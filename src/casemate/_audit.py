@@ -22,6 +22,7 @@ from casemate.core.case import Case
 from casemate.core.evidence import Direction, Evidence, Metric, Quantity, check
 from casemate.core.facets import PluginKind, Profile
 from casemate.core.judgement import judge, rule
+from casemate.core.lab import Lab
 from casemate.core.metering import metered_case
 from casemate.core.outcome import Failed, Outcome, Skipped, SkipReason
 from casemate.core.planner import Step, applicable, plan
@@ -33,7 +34,7 @@ from casemate.errors import BudgetExhausted, Contradiction, LawBroken, Unavailab
 from casemate.executors import executor, fixed_threads
 from casemate.formats import calibrations, canonical, wire
 
-__all__ = ["Order", "Place", "run"]
+__all__ = ["Order", "Place", "lab_for", "run"]
 
 _VERSIONED = ("casemate", "numpy", "scipy", "pandas", "scikit-learn", "torch", "skops", "safetensors")
 _FALSE_ALARMS = Metric("guard.false_positive_rate", Quantity.NOTE, Direction.EITHER)
@@ -117,6 +118,23 @@ def run(
         if store:
             store.close()
     return report
+
+
+def lab_for(plugin: Plugin, order: Order | None = None, *, meter: Meter | None = None) -> Lab:
+    """A lab for running one plug-in by hand, as an audit with this order would set it up, keeping files in memory."""
+    from casemate import catalog
+
+    order = order or Order()
+    shop = Workshop(
+        seed=order.seed,
+        profile=order.profile,
+        plugins=catalog.plugins(),
+        executor=executor("inline", order.threads),
+        options={key: dict(value) for key, value in order.options.items()},
+        threads=order.threads,
+        sampling_seed=order.sampling_seed,
+    )
+    return shop.lab(plugin, plugin.configured(order.profile, order.options.get(plugin.id)), meter or Meter())
 
 
 def _planned(case: Case, order: Order, plugins: tuple[Plugin, ...]) -> list[Step]:

@@ -19,6 +19,8 @@ __all__ = ["Difference", "compare", "compare_reports"]
 
 Values = NDArray[Any]
 
+_TOLERANCE = 1e-9
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -94,8 +96,12 @@ def _values(folder: Path, report: Report, item: Evidence) -> tuple[Values, Value
     plugin = next((p for p in catalog.plugins() if item.metric in {m.name for m in p.metrics} and p.paired), None)
     if plugin is None or plugin.paired is None or not item.files:
         return None
-    values: tuple[Values, Values] | None = plugin.paired(kept_arrays(folder, report, list(item.files)), item)
-    return values
+    found = plugin.paired(kept_arrays(folder, report, list(item.files)), item)
+    if found is None:  # nothing was kept per sample for this one of its measurements
+        return None
+    ids, values = found
+    # Values whose mean is another number belong to another measurement: a pairing of those would be precise and wrong.
+    return (ids, values) if len(values) and abs(float(np.mean(values)) - item.value) <= _TOLERANCE else None
 
 
 def _difference(a: Evidence, b: Evidence, values: tuple[Values, Values] | None) -> Difference:

@@ -29,7 +29,6 @@ from casemate.executors import executor, fixed_threads
 __all__ = ["Hardened", "Trial", "assess", "harden"]
 
 _MARGIN = 0.05  # a share may move by so much before an unclear change for the worse refuses a candidate
-_ACCURACY_LOSS = 0.03  # robustness and privacy cost some accuracy; more than this is not a remedy
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,7 @@ def assess(before: Report, after: Report, differences: Sequence[Difference]) -> 
     """Why a candidate is refused: every room that got worse or can no longer be measured, or that nothing got better.
 
     A change for the worse counts when its interval excludes zero, or when it is larger than five points; clean accuracy
-    may fall by three points; a gate that passed has to pass again. Empty: accepted.
+    may fall clearly, by at most five points; a gate that passed has to pass again. Empty: accepted.
     """
     reasons = [
         *_lost(before, after),
@@ -268,8 +267,8 @@ def _worse(before: Report, differences: Sequence[Difference]) -> list[str]:
             continue
         worse, share = directions[difference.metric]
         harm, least = _harm(difference, worse)
-        clear = least > 0 or (share and harm > _MARGIN)
-        if harm > _ACCURACY_LOSS if _is_accuracy(difference.metric) else clear:
+        clear = least > 0 and not _is_accuracy(difference.metric)  # robustness and privacy cost some accuracy
+        if clear or (share and harm > _MARGIN + 1e-9):
             name = f"{difference.metric} {difference.about} {difference.at}".strip()
             found.append(f"{name} got worse: {difference.a:.4g} to {difference.b:.4g}")
     return found

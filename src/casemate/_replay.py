@@ -41,7 +41,7 @@ class Replayed:
 
 
 def replay(folder: Path, name: str, case: Case, *, plugins: tuple[Plugin, ...] | None = None) -> list[Replayed]:
-    """Measure an outcome again on the model of `case`: attacks from saved witnesses, statistics from per-sample results.
+    """Measure an outcome again on the model of `case`: attacks from witnesses, statistics from per-sample results.
 
     Raises `UsageError` for a case other than the report's or an unknown name, `IntegrityError` for files that changed,
     `Unavailable` for a plug-in that keeps nothing to replay.

@@ -4,8 +4,6 @@ import pickle
 from dataclasses import dataclass
 
 import pytest
-from test_audit import make_case
-from toyroom import THREAT, rate, table_of_answers
 
 from casemate.core.budget import Budget
 from casemate.core.evidence import Direction, Metric, Quantity
@@ -14,6 +12,8 @@ from casemate.core.outcome import SkipReason
 from casemate.core.planner import applicable, plan
 from casemate.core.plugin import Plugin, probe
 from casemate.errors import ConfigError, LawBroken
+from test_audit import make_case
+from toyroom import THREAT, rate, table_of_answers
 
 NOTE = Metric("toyroom.note", Quantity.NOTE, Direction.EXACT)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
 from scripts.make_adult import COLUMNS, read_adult
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "credit"

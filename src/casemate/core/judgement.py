@@ -91,7 +91,7 @@ def severity_range(evidence: Evidence) -> tuple[Severity, Severity]:
     scale = TABLE.get(evidence.quantity)
     if scale is None:
         return Severity.NONE, Severity.NONE
-    unit = evidence.baseline if evidence.quantity is Quantity.LIFT and evidence.baseline else 1.0
+    unit = _unit(evidence)
     ends = scale.at(evidence.low / unit), scale.at(evidence.high / unit)
     return min(ends, key=lambda s: s.rank), max(ends, key=lambda s: s.rank)
 
@@ -134,14 +134,21 @@ def _need(items: Sequence[Evidence]) -> str:
     needs = []
     for item in items:
         scale = TABLE.get(item.quantity)
-        if scale is None or item.unit != "share" or severity_range(item)[1] is Severity.NONE:
+        if scale is None or item.unit != "share" or item.n <= 0 or severity_range(item)[1] is Severity.NONE:
             continue
-        if scale.at(item.value) is Severity.NONE and item.n > 0 and 0 <= item.value <= 1:
-            wanted = samples_to_decide(item.value, scale.low, item.confidence)
+        unit = _unit(item)
+        bar = scale.low * unit
+        if scale.at(item.value / unit) is Severity.NONE and 0 <= item.value <= 1 and 0 <= bar <= 1:
+            wanted = samples_to_decide(item.value, bar, item.confidence)
             needs.append(0 if wanted is None else wanted - item.n)
     if needs and max(needs) > 0:
         return f"about {max(needs)} more samples would decide, if the rate stays as it is"
     return "the interval reaches from harmless to harmful: more samples would narrow it"
+
+
+def _unit(evidence: Evidence) -> float:
+    """What a value is judged in units of: chance, for a lift."""
+    return evidence.baseline if evidence.quantity is Quantity.LIFT and evidence.baseline else 1.0
 
 
 def rule(outcomes: Sequence[Outcome], policy: Policy, today: dt.date) -> Ruling:

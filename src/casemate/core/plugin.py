@@ -43,7 +43,7 @@ class Plugin:
 
     `id` is `room/file_name`, taken from the module. `options` is a frozen dataclass whose defaults are those of the
     standard profile; `profiles` overrides some of them. `replay(case, arrays, lab)` recomputes a probe's evidence from
-    the per-sample results that it kept. `paired(arrays, evidence) -> (sample_id (n,), values (n,))` gives
+    the per-sample results that it kept. `paired(arrays, evidence) -> (sample_id (n,), values (n,)) | None` gives
     the per-sample values whose mean the evidence is, for a paired comparison of two runs. `calibrate(case, lab) ->
     Calibration` belongs to guards and watches.
     """

@@ -149,7 +149,8 @@ class Schema:
             found[f"not one-hot: {block}"] = ~one_hot
         for relation in self.relations:
             left, right = self.names.index(relation.left), self.names.index(relation.right)
-            found[f"breaks {relation.left} <= {relation.right}"] = flat[:, left] > flat[:, right] + _TOLERANCE
+            breaks: NDArray[np.bool_] = np.asarray(flat[:, left] > flat[:, right] + _TOLERANCE)
+            found[f"breaks {relation.left} <= {relation.right}"] = breaks
         return found
 
     def _spread(self, values: list[float]) -> NDArray[np.float64]:

@@ -58,8 +58,8 @@ def pursue(plugin: Plugin, case: Case, batch: Batch, goal: Goal, lab: Lab, *, le
 
     A claimed sample counts only if the model as the user gave it answers it wrongly, it is inside the goal's ball, and
     the schema allows it; its distance is measured here in float64. Returns whether the plug-in came to its end
-    (`False`: the budget ended first). Raises `LawBroken` for a success claimed outside the ball, a changed input, or a plug-in that
-    goes on after its budget ended; `Contradiction` from the ledger.
+    (`False`: the budget ended first). Raises `LawBroken` for a success claimed outside the ball, a changed
+    input, or a plug-in that goes on after its budget ended; `Contradiction` from the ledger.
     """
     before = digest_of_arrays({"x": batch.x, "y": batch.y})
     meter = lab.meter

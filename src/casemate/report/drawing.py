@@ -1,12 +1,12 @@
 """The geometry of the report's pictures: where an interval lies among the severities, and accuracy against eps.
 
-Only numbers come from here, in percent of the width (bars) or in the units of the view box (curves); the template draws.
+Only numbers come from here, in percent of the width (bars) or in units of the view box (curves); the template draws.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from casemate.core.evidence import Direction, Evidence, Quantity
@@ -53,9 +53,9 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line: `upper` bounds come from attacks, `lower` ones from certificates."""
+    """One line: the tightest bounds of `metrics`; `upper` ones come from attacks, lower ones from certificates."""
 
-    metric: str
+    metrics: str
     upper: bool
     points: tuple[Point, ...]
 
@@ -130,49 +130,66 @@ def _stretches(scale: Scale, low: float, high: float) -> Iterable[tuple[float, f
 
 
 def curves(report: Report) -> list[Curve]:
-    """One picture for each plug-in, subject and norm that was measured at two values of eps or more."""
-    groups: dict[tuple[str, str], dict[str, list[Evidence]]] = {}
+    """One picture for each plug-in, subject and norm whose robustness was measured at two values of eps or more."""
+    groups: dict[tuple[str, str], list[Evidence]] = {}
     for outcome in report.outcomes:
         for item in outcome.evidence:
-            if item.unit == "share" and _eps(item) is not None and item.errs is not Direction.EITHER:
-                subject = ", ".join(part for part in (item.about, _elsewhere(item)) if part)
-                groups.setdefault((outcome.plugin, subject), {}).setdefault(item.metric, []).append(item)
+            if _is_bound(item):
+                groups.setdefault((outcome.plugin, _subject(item)), []).append(item)
     return [
-        _curve(plugin, subject, metrics)
-        for (plugin, subject), metrics in sorted(groups.items())
-        if max(len({_eps(item) for item in items}) for items in metrics.values()) > 1
+        _curve(plugin, subject, items)
+        for (plugin, subject), items in sorted(groups.items())
+        if any(item.quantity is Quantity.ROBUSTNESS for item in items) and len({_eps(item) for item in items}) > 1
     ]
 
 
-def _eps(item: Evidence) -> float | None:
+def _is_bound(item: Evidence) -> bool:
+    """Whether this bounds an accuracy at some eps: an attack's robustness, or a note beside it with the same unit."""
     eps = item.at.get("eps")
-    return float(eps) if isinstance(eps, int | float) and not isinstance(eps, bool) and math.isfinite(eps) else None
+    return (
+        item.quantity in (Quantity.ROBUSTNESS, Quantity.NOTE)
+        and item.unit == "share"
+        and item.errs in (Direction.TOO_HIGH, Direction.TOO_LOW)
+        and isinstance(eps, int | float)
+        and math.isfinite(eps)
+    )
 
 
-def _elsewhere(item: Evidence) -> str:
-    return ", ".join(f"{key} = {item.at[key]}" for key in sorted(item.at) if key != "eps")
+def _eps(item: Evidence) -> float:
+    return float(item.at["eps"])
 
 
-def _curve(plugin: str, subject: str, metrics: Mapping[str, Sequence[Evidence]]) -> Curve:
-    largest = max(_eps(item) or 0.0 for items in metrics.values() for item in items) or 1.0
-    lines = tuple(_series(metric, items, largest) for metric, items in sorted(metrics.items()))
+def _subject(item: Evidence) -> str:
+    rest = [f"{key} = {item.at[key]}" for key in sorted(item.at) if key != "eps" and item.at[key] != item.about]
+    return ", ".join(part for part in (item.about, *rest) if part)
+
+
+def _curve(plugin: str, subject: str, items: Sequence[Evidence]) -> Curve:
+    largest = max(_eps(item) for item in items) or 1.0
+    sides = [[item for item in items if item.errs is errs] for errs in (Direction.TOO_HIGH, Direction.TOO_LOW)]
+    lines = tuple(_series(side, largest) for side in sides if side)
     ticks = [largest * k / 4 for k in range(5)]
     return Curve(
         title=subject or plugin,
         plugin=plugin,
-        series=tuple(sorted(lines, key=lambda s: not s.upper)),
+        series=lines,
         band=_band(lines),
         x_ticks=tuple((_x(eps, largest), f"{eps:.3g}") for eps in ticks),
         y_ticks=tuple((_y(share), f"{share:g}") for share in (0.0, 0.25, 0.5, 0.75, 1.0)),
     )
 
 
-def _series(metric: str, items: Sequence[Evidence], largest: float) -> Series:
-    ordered = sorted(items, key=lambda item: _eps(item) or 0.0)
+def _series(items: Sequence[Evidence], largest: float) -> Series:
+    """The tightest bound at each eps, whichever metric gave it."""
+    upper = items[0].errs is Direction.TOO_HIGH
+    tightest: dict[float, Evidence] = {}
+    for item in sorted(items, key=lambda item: (item.value if upper else -item.value, item.metric)):
+        tightest.setdefault(_eps(item), item)
     points = tuple(
-        Point(_x(_eps(e) or 0.0, largest), _y(e.value), _y(e.low), _y(e.high), e) for e in ordered
+        Point(_x(eps, largest), _y(item.value), _y(item.low), _y(item.high), item)
+        for eps, item in sorted(tightest.items())
     )
-    return Series(metric, upper=ordered[0].errs is not Direction.TOO_LOW, points=points)
+    return Series(", ".join(sorted({item.metric for item in items})), upper, points)
 
 
 def _band(lines: Sequence[Series]) -> str:

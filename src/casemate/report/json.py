@@ -1,12 +1,14 @@
 """report.json: the record of an audit, and the only format that is read back.
 
-Canonical JSON (sorted keys, shortest numbers), so that equal reports are equal bytes. `timings` is the one part that may
-differ between two runs of the same audit, and the one part that the digest leaves out. Readers are strict: a key, type or
-value that this release would not write is refused, save for keys added later, whose defaults an older report takes.
+Canonical JSON (sorted keys, shortest numbers), so that equal reports are equal bytes. `timings` is the one part that
+may differ between two runs of the same audit, and the one part that the digest leaves out. Readers are strict: a key,
+type or value that this release would not write is refused, save for keys added later, whose defaults an older report
+takes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,6 @@ from casemate.formats import canonical
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
-    from pydantic_core import ErrorDetails
 
 __all__ = ["SCHEMA_ID", "VERSION", "digest", "dumps", "loads", "schema"]
 
@@ -36,8 +37,8 @@ def dumps(report: Report) -> bytes:
 def loads(data: bytes | str) -> Report:
     """The report that `dumps` wrote; `dumps(loads(data)) == data`.
 
-    Raises `FormatError` for anything else: not JSON, another version, an unknown key, a value of the wrong type, a number
-    outside its interval.
+    Raises `FormatError` for anything else: not JSON, another version, an unknown key, a value of the
+    wrong type, a number outside its interval.
     """
     from pydantic import ValidationError
 
@@ -45,12 +46,11 @@ def loads(data: bytes | str) -> Report:
     if not isinstance(given, dict) or "ruling" not in given:
         raise FormatError("expected a Casemate report, got other JSON: name the report.json of an audit")
     if given.get("version") != VERSION:
-        raise FormatError(
-            f"expected report version {VERSION}, got {given.get('version')!r:.40}: read it with the release that wrote it"
-        )
+        got = repr(given.get("version"))[:40]
+        raise FormatError(f"expected report version {VERSION}, got {got}: read it with the release that wrote it")
     _refuse_untagged(given.get("outcomes"))
     try:
-        report = _adapter().validate_json(canonical.dumps(given), strict=True)
+        report = _adapter().validate_python(given)  # what it coerces, the comparison below refuses
     except ValidationError as error:
         raise FormatError(_complaint(error.errors(include_url=False), given)) from error
     except FormatError:
@@ -96,7 +96,7 @@ def _adapter() -> TypeAdapter[Report]:
     return TypeAdapter(Report)
 
 
-def _complaint(errors: list[ErrorDetails], given: dict[str, Any]) -> str:
+def _complaint(errors: Sequence[Any], given: dict[str, Any]) -> str:
     first = next((e for e in errors if _concerns(e["loc"], given)), errors[0])
     where = ".".join(str(part) for part in first["loc"])
     return f"expected a report, got a fault at {where}: {first['msg'].lower()}; restore the file from its source"
@@ -106,8 +106,9 @@ def _refuse_untagged(outcomes: Any) -> None:
     """The key `outcome` has a default in the records, and must be in the file all the same."""
     for position, item in enumerate(outcomes if isinstance(outcomes, list) else ()):
         if not isinstance(item, dict) or item.get("outcome") not in _TAGS:
+            kinds, got = ", ".join(_TAGS), repr(item)[:60]
             raise FormatError(
-                f"expected an outcome ({', '.join(_TAGS)}) at outcomes.{position}, got {item!r:.60}: restore the file from its source"
+                f"expected an outcome ({kinds}) at outcomes.{position}, got {got}: restore the file from its source"
             )
 
 

@@ -30,11 +30,12 @@ _STATUS: Mapping[Status, tuple[str, str]] = {
     Status.FAILED: ("FAILED", "bold red"),
     Status.UNDECIDED: ("undecided", "magenta"),
 }
+_REASONS = 3  # parts of a gate's reason; likewise
 _SHOWN = 6  # measurements of one finding; the others are in the report
 
 
 def verdict_table(report: Report, *, verbose: bool = False) -> RenderableType:
-    """The whole verdict as one renderable; `verbose` lists every measurement, pass and skip instead of counting them."""
+    """The whole verdict as one renderable; `verbose` lists what is otherwise counted."""
     from rich.console import Group
     from rich.text import Text
 
@@ -49,7 +50,7 @@ def verdict_table(report: Report, *, verbose: bool = False) -> RenderableType:
     if report.untested:
         parts += [_heading("Not tested", len(report.untested)), _untested(report.untested, verbose=verbose), Text()]
     parts += _passes(report, verbose=verbose)
-    parts += [_heading("Gates", len(report.ruling.gates)), _gates(report), Text()]
+    parts += [_heading("Gates", len(report.ruling.gates)), _gates(report, verbose=verbose), Text()]
     return Group(*parts, _verdict(report))
 
 
@@ -75,7 +76,7 @@ def _findings(found: Sequence[Finding], *, verbose: bool) -> RenderableType:
     table = _grid(None, 1)
     for finding in found:
         colour = _COLOUR[finding.severity]
-        title = Text.assemble(finding.title, ("  " + finding.about, "dim"))
+        title = Text.assemble(words.sentence(finding.title), ("  " + finding.about, "dim"))
         table.add_row("", Text(str(finding.severity), colour), title)
         items = [item for item in finding.evidence if item.quantity is not Quantity.NOTE]
         # the gravest first, since they decided; the others stay in the order of their measurement
@@ -101,7 +102,11 @@ def _unclear(unclear: Sequence[Inconclusive]) -> RenderableType:
 
     table = _grid(None, 1)
     for outcome in unclear:
-        table.add_row("", Text(f"could be {outcome.could_be}", "magenta"), Text.assemble(outcome.about, ("  " + outcome.plugin, "dim")))
+        table.add_row(
+            "",
+            Text(f"could be {outcome.could_be}", "magenta"),
+            Text.assemble(outcome.about, ("  " + outcome.plugin, "dim")),
+        )
         for item in outcome.evidence[:_SHOWN]:
             table.add_row("", "", _measurement(item))
         table.add_row("", "", Text(outcome.need))
@@ -146,19 +151,30 @@ def _passes(report: Report, *, verbose: bool) -> list[RenderableType]:
     if accepted:
         table = _grid(None, 1)
         for finding in accepted:
-            table.add_row("", Text(str(finding.severity), "dim"), Text.assemble(finding.title, ("  " + finding.id, "dim")))
+            table.add_row(
+                "", Text(str(finding.severity), "dim"), Text.assemble(finding.title, ("  " + finding.id, "dim"))
+            )
         parts += [_heading("Accepted", len(accepted)), table, Text()]
     return parts
 
 
-def _gates(report: Report) -> RenderableType:
+def _gates(report: Report, *, verbose: bool) -> RenderableType:
     from rich.text import Text
 
     table = _grid(None, 1)
     for gate in report.ruling.gates:
         word, colour = _STATUS[gate.status]
-        table.add_row("", Text(word, colour), Text.assemble(gate.gate, ("  " + gate.reason, "dim")))
+        table.add_row(
+            "",
+            Text(word, colour),
+            Text.assemble(gate.gate, ("  " + (gate.reason if verbose else _short(gate.reason)), "dim")),
+        )
     return table
+
+
+def _short(reason: str) -> str:
+    parts = reason.split("; ")
+    return reason if len(parts) <= _REASONS else "; ".join(parts[:_REASONS]) + f"; and {len(parts) - _REASONS} more"
 
 
 def _verdict(report: Report) -> RenderableType:

@@ -19,6 +19,7 @@ __all__ = [
     "number",
     "place",
     "plain",
+    "sentence",
     "size",
     "times",
     "told",
@@ -99,6 +100,11 @@ def interval(item: Evidence) -> str:
 def bound(item: Evidence) -> str:
     """Value and interval: `at most 0.412 [0.380, 0.445]`."""
     return " ".join(part for part in (value(item), interval(item)) if part)
+
+
+def sentence(text: str) -> str:
+    """The text with a capital at its beginning."""
+    return text[:1].upper() + text[1:]
 
 
 def told(item: Evidence) -> str:

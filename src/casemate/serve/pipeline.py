@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from casemate._attest import hold
 from casemate.core.facets import Facet, Phase, Scope
 from casemate.core.model import ABSTAIN, Model
 from casemate.core.plugin import Plugin
 from casemate.core.records import Calibration, Decision, Event, Request, Verdict
 from casemate.core.schema import Schema
 from casemate.engine.bundles import bundle_of
-from casemate.errors import DataError, IntegrityError
-from casemate.formats import attestation
+from casemate.errors import DataError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -136,18 +136,6 @@ def admit(
     not `passed`, or it has expired.
     """
     pairs = tuple(guards)
-    statement = attestation.verify(envelope, keys)
-    audited = attestation.audit_predicate(statement)
     bundle = bundle_of(model, schema, [calibration for _, calibration in pairs])
-    if bundle.digest != audited.bundle_digest or bundle.digest not in attestation.subject_digests(statement).values():
-        raise IntegrityError(
-            f"expected the bundle that was audited ({audited.bundle_digest[:19]}), got "
-            f"{bundle.digest[:19]}: audit and sign this one"
-        )
-    if audited.verdict != "passed":
-        raise IntegrityError(f"expected an audit that passed, got one that was {audited.verdict}: mend the model first")
-    if (now or dt.datetime.now(dt.UTC)) >= audited.expires:
-        raise IntegrityError(
-            f"expected an attestation that is still valid, got one that expired {audited.expires}: audit again"
-        )
+    hold(envelope, keys, bundle=bundle.digest, now=now)
     return Pipeline(model, schema, bundle.digest, pairs, sink)

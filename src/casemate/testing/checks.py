@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -72,7 +74,7 @@ def check_probe(plugin: Plugin, case: Case | None = None) -> None:
             _expect(set(item.files) <= set(shop.files), f"files that {plugin.id} kept", item.files)
         again, _ = _probe(plugin, one, Meter())
         _expect(_text(evidence) == _text(again), f"the same evidence for the same seed from {plugin.id}", "another")
-        _stays_in_budget(plugin, lambda meter, one=one: _probe(plugin, one, meter))
+        _stays_in_budget(plugin, partial(_probe, plugin, one))
         if plugin.replay is not None:
             _replays(plugin, one, evidence, shop)
 
@@ -87,7 +89,7 @@ def check_attack(plugin: Plugin, case: Case | None = None) -> None:
             first, again = _pursued(plugin, one, goal, Meter()), _pursued(plugin, one, goal, Meter())
             same = np.array_equal(first.upper, again.upper) and np.array_equal(first.witness, again.witness)
             _expect(same, f"the same claims for the same seed from {plugin.id}", "others")
-            _stays_in_budget(plugin, lambda meter, one=one, goal=goal: _pursued(plugin, one, goal, meter))
+            _stays_in_budget(plugin, partial(_pursued, plugin, one, goal))
 
 
 def check_certificate(plugin: Plugin, case: Case | None = None) -> None:
@@ -193,6 +195,7 @@ def _probe(plugin: Plugin, case: Case, meter: Meter) -> tuple[list[Evidence], Wo
     try:
         lab = shop.lab(plugin, plugin.configured(Profile.QUICK), meter)
         for item in plugin.function(metered_case(case, meter), lab):
+            _expect(isinstance(item, Evidence), f"evidence from {plugin.id}", type(item).__name__)
             evidence.append(item)
     except BudgetExhausted:
         pass
@@ -231,8 +234,9 @@ def _batch(data: Data) -> Batch:
 def _eps(norm: Norm, case: Case) -> float:
     schema = case.schema
     assert schema is not None
-    dimensions = float(np.prod(schema.shape))
-    return {Norm.LINF: 0.3, Norm.L2: 0.3 * dimensions**0.5, Norm.L1: 0.1 * dimensions, Norm.L0: 3.0}[norm]
+    dimensions = math.prod(schema.shape)
+    sizes = {Norm.LINF: 0.3, Norm.L2: 0.3 * dimensions**0.5, Norm.L1: 0.1 * dimensions, Norm.L0: 3.0}
+    return sizes[norm]
 
 
 def _withstands(plugin: Plugin, case: Case, norm: Norm, ledger: Ledger) -> None:
@@ -272,7 +276,7 @@ def _bytes(case: Case) -> list[bytes]:
 
 
 def _text(evidence: Iterable[Evidence]) -> list[bytes]:
-    return [wire.write(item, Evidence) for item in evidence]
+    return [wire.write(replace(item, files=()), Evidence) for item in evidence]
 
 
 def _expect(holds: bool, expected: str, got: object) -> None:

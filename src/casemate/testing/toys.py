@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def _table() -> Case:
     from casemate.adapters.sklearn import sklearn_recipe
 
     rng = np.random.default_rng(11)
-    n = 480
+    n = 720
     category = rng.integers(0, 3, n).astype(float)
     x = np.column_stack([rng.normal(size=n), rng.normal(size=n), rng.integers(0, 9, n), category])
     y = (x[:, 0] + 0.5 * x[:, 1] + 0.3 * (category == 1) + 0.7 * rng.normal(size=n) > 0).astype(np.int64)
@@ -73,8 +74,8 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
-    keep = y < 4
-    return x[keep][:480] / 16.0, y[keep][:480].astype(np.int64)
+    rows = np.random.default_rng(3).permutation(np.flatnonzero(y < 4))  # the file is in the order of the writers
+    return x[rows] / 16.0, y[rows].astype(np.int64)
 
 
 def _linear() -> Case:
@@ -104,20 +105,21 @@ def _image() -> Case:
     )
     assert splits.train is not None
     model = recipe.fit(splits.train, {}, np.random.default_rng(0))
-    return _case("toy image", model, splits, recipe)
+    before = recipe.fit(splits.train, {"epochs": 5}, np.random.default_rng(1))
+    return replace(_case("toy image", model, splits, recipe), surrogates=(before,))
 
 
 def build_toy_net() -> nn.Module:
     """A net of two small layers for images of 8 x 8 pixels and four classes."""
     from torch import nn
 
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Dropout(0.1), nn.Linear(24, 4))
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Dropout(0.1), nn.Linear(64, 4))
 
 
 def _splits(x: np.ndarray, y: np.ndarray, schema: Schema, groups: dict[str, np.ndarray]) -> Splits:
     whole = Data(x, schema, y=y, groups=groups)
     n = len(whole)
-    edges = [0, n // 2, n * 5 // 8, n * 7 // 8, n]
+    edges = [0, n * 40 // 100, n * 50 // 100, n * 65 // 100, n]
     train, tune, test, reference = (whole.take(np.arange(a, b)) for a, b in pairwise(edges))
     return Splits(train=train, tune=tune, test=test, reference=reference)
 

@@ -1,0 +1,58 @@
+"""Class names and class indices: one spelling for labels that come as text, numbers or truth values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from casemate.errors import DataError
+
+__all__ = ["class_name", "encode", "sorted_classes"]
+
+Array = NDArray[Any]
+
+
+def class_name(value: object) -> str:
+    """The name of a class: text as it is, whole numbers without a fraction (`1.0` is `1`), truth values in words."""
+    plain = value.item() if isinstance(value, np.generic) else value
+    if isinstance(plain, float) and plain.is_integer():
+        plain = int(plain)
+    return str(plain)
+
+
+def sorted_classes(values: Iterable[object]) -> tuple[str, ...]:
+    """The names of the different values, numbers by size and anything else by the alphabet."""
+    names = {class_name(value) for value in values}
+    try:
+        return tuple(sorted(names, key=float))
+    except ValueError:
+        return tuple(sorted(names))
+
+
+def encode(values: Array, classes: Sequence[str], *, where: str = "y") -> NDArray[np.int64]:
+    """Class indices `(n,)` of labels: by name where every label is one, else whole numbers in `[0, k)` are indices.
+
+    Raises `DataError` for a label that is neither.
+    """
+    unique, inverse = np.unique(np.asarray(values), return_inverse=True)
+    place = {name: index for index, name in enumerate(classes)}
+    names = [class_name(value) for value in unique]
+    unknown = [name for name in names if name not in place]
+    if not unknown:
+        found = np.array([place[name] for name in names], dtype=np.int64)
+    elif unique.dtype.kind in "iub" and unique.min() >= 0 and unique.max() < len(classes):
+        found = unique.astype(np.int64)
+    else:
+        raise DataError(
+            f"expected labels in {where} among the classes {_some(classes)}, got {_some(unknown)}: "
+            "name the right target, or list all classes"
+        )
+    return found[inverse.reshape(-1)]
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:6])
+    return f"{shown}, ... ({len(names)} in all)" if len(names) > 6 else shown

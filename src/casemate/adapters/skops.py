@@ -1,0 +1,186 @@
+"""Files of estimators: skops with reviewed types; pickles only where the user says that they are trusted."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from casemate.errors import ModelError
+
+__all__ = ["REVIEWED", "load_estimator", "load_skops", "save_skops"]
+
+REVIEWED = (
+    # Data in compiled or private classes: no method of theirs runs what the file says.
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.metrics._dist_metrics.EuclideanDistance64",
+    "sklearn.metrics._dist_metrics.ManhattanDistance64",
+    "sklearn.neighbors._ball_tree.BallTree",
+    "sklearn.neighbors._kd_tree.KDTree",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    "sklearn.tree._tree.Tree",
+    "sklearn.utils._bunch.Bunch",
+    # `OneHotEncoder(dtype=...)` and `ColumnTransformer` keep a dtype.
+    "numpy.dtype",
+    # What HistGradientBoosting wraps `check_array` in. A partial can only call a function that is trusted by itself,
+    # and scikit-learn's FunctionTransformer already calls such functions with arguments from the file.
+    "functools.partial",
+    "sklearn.utils.validation.check_array",
+)
+"""Types that skops does not trust by itself and that plain scikit-learn estimators need; reviewed one by one."""
+
+_PICKLES = frozenset({".pkl", ".pickle", ".joblib"})
+
+
+def load_estimator(path: str | Path, *, trusted: Sequence[str] = (), trust: bool = False) -> Any:
+    """The estimator in a `.skops` file, or in a pickle (`.pkl`, `.pickle`, `.joblib`) if `trust` says so.
+
+    Opening a pickle runs the code in it. Raises `ModelError` for one without `trust`, for other files, and as
+    `load_skops`.
+    """
+    file = _existing(path)
+    if file.suffix == ".skops":
+        return load_skops(file, trusted=trusted)
+    if file.suffix not in _PICKLES:
+        raise ModelError(f"expected a .skops file or a pickle of an estimator, got {file.name}: save it with skops")
+    if not trust:
+        raise ModelError(
+            f"expected a file that runs no code when it is opened, got the pickle {file.name}: convert it to .skops "
+            "where it was made (skops.io.dump), or pass --trust if you know who wrote it"
+        )
+    import joblib
+
+    try:
+        return _with_predict(joblib.load(file), file)
+    except ModelError:
+        raise
+    except Exception as error:  # a pickle may raise anything
+        raise ModelError(
+            f"expected {file.name} to unpickle, got {type(error).__name__}: {error}: save it again"
+        ) from error
+
+
+def load_skops(path: str | Path, *, trusted: Sequence[str] = ()) -> Any:
+    """The estimator in a skops file, made of types that skops trusts, `REVIEWED` ones and `trusted`.
+
+    Trees are checked before anything walks them: their compiled code follows the links in the file without looking.
+    Raises `ModelError` that names the types that are not trusted, and for a file that is missing or damaged.
+    """
+    import skops.io
+
+    file = _existing(path)
+    try:
+        untrusted = set(skops.io.get_untrusted_types(file=file))
+        refused = sorted(untrusted - set(REVIEWED) - set(trusted))
+        if refused:
+            listed = ", ".join(f'"{name}"' for name in refused)
+            raise ModelError(
+                f"expected only trusted types in {file.name}, got {listed}: "
+                f"if you know who wrote the file, set [model] trusted = [{listed}]"
+            )
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message="Trying to unpickle estimator"
+            )  # other versions load or fail below
+            loaded = skops.io.load(file, trusted=sorted(untrusted))
+    except ModelError:
+        raise
+    except Exception as error:  # bytes from outside: zip, JSON and numpy each have their own errors
+        raise ModelError(
+            f"expected a skops file, got {type(error).__name__} from {file.name}: {error}: save it again with "
+            "skops.io.dump"
+        ) from error
+    _check_trees(loaded, file)
+    return _with_predict(loaded, file)
+
+
+def save_skops(path: str | Path, estimator: Any) -> None:
+    """Write an estimator as a skops file, whole or not at all.
+
+    Raises `ModelError` where skops cannot write a part of it.
+    """
+    import skops.io
+
+    from casemate.formats import atomic
+
+    try:
+        data = skops.io.dumps(estimator)
+    except Exception as error:  # skops raises what the part's own code raises
+        raise ModelError(f"expected an estimator that skops can write, got {type(error).__name__}: {error}") from error
+    atomic.write(Path(path), data)
+
+
+def _existing(path: str | Path) -> Path:
+    file = Path(path)
+    if not file.is_file():
+        raise ModelError(f"expected a model file, got nothing at {file}: check [model] path")
+    return file
+
+
+def _with_predict(loaded: Any, file: Path) -> Any:
+    if not hasattr(loaded, "predict"):
+        raise ModelError(
+            f"expected an estimator in {file.name}, got {type(loaded).__name__}: save the fitted estimator"
+        )
+    return loaded
+
+
+def _check_trees(loaded: Any, file: Path) -> None:
+    for tree, width in _trees(loaded, set(), 0):
+        if not (_sound(tree) if hasattr(tree, "node_count") else _sound_histogram(tree, width)):
+            raise ModelError(f"expected sound trees in {file.name}, got a link or a feature outside them: damaged file")
+
+
+def _sound(tree: Any) -> bool:
+    n, left, right, feature = tree.node_count, tree.children_left, tree.children_right, tree.feature
+    inner = _forward(left, right, n) & (feature >= 0) & (feature < tree.n_features)
+    return bool(((left == -1) | inner).all()) and len(tree.value) == n > 0
+
+
+def _sound_histogram(tree: Any, width: int) -> bool:
+    nodes = tree.nodes
+    inner = _forward(nodes["left"].astype(np.int64), nodes["right"].astype(np.int64), len(nodes))
+    inner &= (nodes["feature_idx"] >= 0) & (nodes["feature_idx"] < width)
+    sets = min(len(tree.raw_left_cat_bitsets), len(tree.binned_left_cat_bitsets))
+    inner &= (nodes["is_categorical"] == 0) | (nodes["bitset_idx"] < sets)
+    return bool(((nodes["is_leaf"] != 0) | inner).all()) and len(nodes) > 0
+
+
+def _forward(left: NDArray[Any], right: NDArray[Any], n: int) -> NDArray[np.bool_]:
+    """Children come after their parent and exist, hence every walk ends at a leaf."""
+    own = np.arange(n)
+    return np.asarray((left > own) & (left < n) & (right > own) & (right < n))
+
+
+def _trees(part: Any, seen: set[int], width: int) -> list[tuple[Any, int]]:
+    """Every compiled tree under an estimator, wherever it is kept, with the number of features it was given."""
+    if id(part) in seen:
+        return []
+    seen.add(id(part))
+    if _name_of(type(part)) in _TREES:
+        return [(part, width)]
+    inside: list[Any] = []
+    if isinstance(part, dict):
+        inside = list(part.values())
+    elif isinstance(part, list | tuple):
+        inside = list(part)
+    elif isinstance(part, np.ndarray):
+        inside = list(part.reshape(-1)) if part.dtype == object else []
+    elif type(part).__module__.partition(".")[0] == "sklearn" and hasattr(part, "__dict__"):
+        width = getattr(part, "_n_features", width)
+        inside = list(vars(part).values())
+    return [tree for item in inside for tree in _trees(item, seen, width)]
+
+
+_TREES = frozenset({"sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"})
+
+
+def _name_of(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,87 @@
+"""`casemate audit`: attack the model, write the report, exit with the verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from casemate.core.facets import Profile
+
+if TYPE_CHECKING:
+    from casemate._audit import Order
+    from casemate.config import Settings
+
+__all__ = ["audit"]
+
+
+def audit(
+    config: Annotated[Path, typer.Argument(help="The configuration.")] = Path("casemate.toml"),
+    profile: Annotated[Profile | None, typer.Option(help="How thorough: about a minute, minutes, or all.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Propagations (identical reports), or a time: 90s, 15m, 2h.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**53, help="Same seed, same report.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the report goes.")] = Path("casemate-report"),
+    only: Annotated[list[str] | None, typer.Option(help="A plug-in or a room; may be repeated.")] = None,
+    executor: Annotated[str | None, typer.Option(help="inline, pool, or pool:N for N processes.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of each process.")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="[RUN]", help="Go on with a run, the last by default.")] = None,
+    store: Annotated[str, typer.Option(help="A folder or a database URL.")] = ".casemate",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="ID.OPTION=VALUE", help="An option of a plug-in; may be repeated."),
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Load a model that only unpickling can read: it may run code.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List what is otherwise counted.")] = False,
+) -> int:
+    """Attack the model; the exit code is the verdict."""
+    from casemate import config as configuration
+    from casemate._audit import Place, run
+    from casemate.cli._progress import progress
+    from casemate.cli._show import show
+    from casemate.report.terminal import verdict_table
+
+    settings = configuration.load(config, trust=trust)
+    order = _order(settings, profile=profile, budget=budget, seed=seed, only=only, threads=threads, setting=setting)
+    case = configuration.case_of(settings)
+    with progress() as on_progress:
+        report = run(
+            case, order, Place(output, store, executor or settings.audit.executor, resume), on_progress=on_progress
+        )
+    show(verdict_table(report, verbose=verbose), "", f"  {output / 'report.html'}", f"  {output / 'report.json'}")
+    return report.ruling.exit_code
+
+
+def _order(
+    settings: Settings,
+    *,
+    profile: Profile | None,
+    budget: str | None,
+    seed: int | None,
+    only: list[str] | None,
+    threads: int | None,
+    setting: list[str] | None,
+) -> Order:
+    """What is asked of the audit: the configuration, with what was given on the command line on top."""
+    from casemate import config
+    from casemate._audit import Order
+    from casemate.cli._settings import given_options
+    from casemate.core.budget import parse_budget
+
+    options = {plugin: dict(values) for plugin, values in settings.probe.items()}
+    for plugin, values in given_options(setting or ()).items():
+        options.setdefault(plugin, {}).update(values)
+    asked: str | int | None = int(budget.replace("_", "")) if budget and budget.replace("_", "").isdecimal() else budget
+    return Order(
+        policy=config.policy_of(settings),
+        seed=settings.audit.seed if seed is None else seed,
+        profile=profile or settings.audit.profile,
+        budget=parse_budget(settings.audit.budget if asked is None else asked),
+        options=options,
+        only=tuple(only or ()),
+        threads=threads or settings.audit.threads,
+    )

@@ -1,0 +1,37 @@
+"""`casemate replay`: measure a finding again, in this fresh process, from what its audit kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["replay"]
+
+
+def replay(
+    finding: Annotated[str, typer.Argument(help="The id of a finding, the beginning of one, or the id of a plug-in.")],
+    report: Annotated[Path, typer.Option(help="The folder of the report.")] = Path("casemate-report"),
+    config: Annotated[Path, typer.Option(help="The configuration of the audit.")] = Path("casemate.toml"),
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Load a model that only unpickling can read: it may run code.")
+    ] = False,
+) -> int:
+    """Measure a finding again; exit 1 when it does not hold."""
+    from casemate._replay import outcome_named, report_in
+    from casemate._replay import replay as measure_again
+    from casemate.cli._settings import loaded_case
+    from casemate.cli._show import columns, show
+    from casemate.report import words
+
+    outcome_named(report_in(report), finding)  # a wrong name is told before a model is loaded
+    rows = measure_again(report, finding, loaded_case(config, trust=trust))
+    table = columns("metric", "where", "before", "now", "holds")
+    for row in rows:
+        now = words.bound(row.now) if row.now is not None else "not measured"
+        where = ", ".join(part for part in (row.before.about, words.place(row.before)) if part)
+        table.add_row(row.before.metric, where, words.bound(row.before), now, "yes" if row.holds else "NO")
+    holds = bool(rows) and all(row.holds for row in rows)
+    show(table, "", "It holds." if holds else "It does not hold: the measurement came out otherwise.")
+    return 0 if holds else 1

@@ -1,0 +1,230 @@
+"""From settings to what is audited: the model, the splits and the recipe that casemate.toml names."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from casemate.adapters import wrap
+from casemate.adapters.digest import fingerprint, from_framework
+from casemate.adapters.imports import import_object
+from casemate.core.case import Case, Recipe
+from casemate.core.data import Splits
+from casemate.core.model import Model, Task
+from casemate.core.policy import Accepted, Gate, Policy
+from casemate.errors import CasemateError, ConfigError, ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from casemate.config.settings import Settings
+    from casemate.core.data import Data
+    from casemate.core.schema import Schema
+
+__all__ = ["case_of", "policy_of"]
+
+_PICKLES = frozenset({".pkl", ".pickle", ".joblib"})
+_ESTIMATORS = _PICKLES | {".skops"}
+_WEIGHTS = frozenset({".safetensors", ".pt", ".pth", ".bin"})
+
+
+def case_of(settings: Settings) -> Case:
+    """The case that settings describe: the model is loaded, every split is read, the recipe is imported.
+
+    Class names are those that are declared, else an estimator's own, else those in the data. Raises `ConfigError` where
+    neither model nor data are named, `ModelError` and `DataError` for what does not load or fit.
+    """
+    from casemate.engine.bundles import bundle_of
+
+    native = _native(settings)
+    if native is None and not settings.data.files:
+        raise ConfigError("expected a model or data, got neither: name [model] path or [data] test")
+    splits, classes = _splits(settings, native)
+    schema = next((data.schema for data in splits.parts().values()), None)
+    model = None if native is None else _model(settings, native, classes, schema)
+    declared = {} if settings.model.accuracy is None else {"accuracy": settings.model.accuracy}
+    return Case(
+        name=settings.name or (model.name if model else settings.folder.name or "case"),
+        model=model,
+        bundle=None if model is None else bundle_of(model, schema),
+        splits=splits,
+        recipe=_recipe(settings, native, classes, schema),
+        declared=declared,
+    )
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The policy that settings describe."""
+    given = settings.policy
+    gates = tuple(Gate(gate.metric, gate.at, gate.about, gate.min, gate.max) for gate in given.gate)
+    accepted = tuple(Accepted(item.finding, item.until, item.reason) for item in given.accept)
+    return Policy(given.fail_on, gates, accepted)
+
+
+def _native(settings: Settings) -> Any:
+    """The estimator, module or function; `None` where the settings name no model."""
+    given, folder = settings.model, settings.folder
+    if given.function is not None:
+        if given.path is not None or given.factory is not None:
+            raise ConfigError("expected model.function alone, got it beside path or factory: name one model")
+        return import_object(given.function, folder=folder, what="function")
+    if given.path is None:
+        return None if given.factory is None else _built(given.factory, settings)
+    suffix = given.path.suffix.lower()
+    if suffix in _ESTIMATORS:
+        from casemate.adapters.sklearn import load_estimator
+
+        return load_estimator(given.path, trusted=given.trusted, trust=settings.trust)
+    if suffix not in _WEIGHTS:
+        known = ", ".join(sorted(_ESTIMATORS | _WEIGHTS))
+        raise ModelError(f"expected a model file ({known}), got {given.path.name}: convert it, or name a function")
+    if given.factory is None:
+        raise ConfigError(
+            f"expected model.factory beside the weights {given.path.name}, got none: name the function that builds the "
+            "module, as 'pkg.module:build'"
+        )
+    from casemate.adapters.torch import load_weights
+
+    return load_weights(given.path, given.factory, folder=folder)
+
+
+def _built(factory: str, settings: Settings) -> Any:
+    build = import_object(factory, folder=settings.folder)
+    if not callable(build) or hasattr(build, "predict"):
+        return build
+    try:
+        return build()
+    except CasemateError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise ModelError(
+            f"expected {factory}() to build a model, got {type(error).__name__}: {error}: mend it"
+        ) from error
+
+
+def _splits(settings: Settings, native: Any) -> tuple[Splits, tuple[str, ...]]:
+    from casemate.adapters.data import Reading, read_splits
+
+    given = settings.data
+    own = _own_classes(native)
+    classes = settings.model.classes or own
+    if not given.files:
+        return Splits(), classes or ()
+    regression = own == () and hasattr(native, "predict")
+    reading = Reading(
+        target=given.target,
+        sensitive=given.sensitive,
+        exclude=given.exclude,
+        overrides=settings.columns,
+        classes=classes or None,
+        kind=given.kind,
+        bounds=given.bounds,
+        task=given.task or (Task.REGRESSION if regression else Task.CLASSIFICATION),
+        drop_sensitive=given.drop_sensitive,
+        source=given.source,
+        one_hot=given.one_hot,
+    )
+    return read_splits(given.files, reading)
+
+
+def _own_classes(native: Any) -> tuple[str, ...]:
+    from casemate.adapters.labels import class_name
+
+    found = getattr(native, "classes_", None)
+    return () if found is None or isinstance(found, list) else tuple(class_name(value) for value in found)
+
+
+def _model(settings: Settings, native: Any, classes: tuple[str, ...], schema: Schema | None) -> Model:
+    given = settings.model
+    if given.outputs == "labels":
+        from casemate.adapters.function import wrap_function
+
+        if hasattr(native, "predict") or from_framework(native, "torch"):
+            raise ConfigError("expected outputs = 'labels' for a function only, got another model: leave it out")
+        return wrap_function(native, output="labels", classes=classes or None, name=given.name)
+    logits = None if given.outputs is None else given.outputs == "logits"
+    model = wrap(native, classes=classes or None, schema=schema, name=given.name, logits=logits)
+    if settings.trust and given.path is not None and given.path.suffix.lower() in _PICKLES:
+        return replace(model, notes={**model.notes, "trust": "unpickled because --trust said so"})
+    return model
+
+
+def _recipe(settings: Settings, native: Any, classes: tuple[str, ...], schema: Schema | None) -> Recipe | None:
+    from casemate.engine.trainers import with_settings
+
+    found = _named_recipe(settings, classes, schema)
+    if found is None and from_framework(native, "sklearn") and hasattr(native, "get_params"):
+        from casemate.adapters.sklearn import sklearn_recipe
+
+        found = sklearn_recipe(native, schema, classes=classes or None)
+    if found is None and settings.train.settings:
+        raise ConfigError("expected train.recipe beside train.settings, got none: name the recipe")
+    return None if found is None else with_settings(found, settings.train.settings)
+
+
+def _named_recipe(settings: Settings, classes: tuple[str, ...], schema: Schema | None) -> Recipe | None:
+    from casemate.engine.trainers import TorchRecipe, recipe_of
+
+    spec = settings.train.recipe
+    if spec is None:
+        return None
+    found = import_object(spec, folder=settings.folder, what="recipe")
+    if callable(found) and not isinstance(found, Recipe | TorchRecipe) and not _parameters(found):
+        found = _called(found, spec)
+    if isinstance(found, TorchRecipe):
+        return recipe_of(found if found.classes or not classes else replace(found, classes=classes))
+    if isinstance(found, Recipe):
+        return found
+    if not callable(found) or len(_parameters(found)) < 3:
+        raise ModelError(
+            f"expected a recipe fit(data, init, rng) at {spec}, got {type(found).__name__}: name the function"
+        )
+    return Recipe(
+        _Fit(found, spec, classes, schema, settings.model.outputs),
+        fingerprint(found),
+        knobs={key: tuple(values) for key, values in getattr(found, "knobs", {}).items()},
+        settings=dict(getattr(found, "settings", {})),
+    )
+
+
+def _parameters(function: Any) -> list[str]:
+    """The positional parameters of a function; a class or a built-in one has none that are worth a guess."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def _called(make: Callable[[], Any], spec: str) -> Any:
+    try:
+        return make()
+    except CasemateError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise ModelError(f"expected {spec}() to give a recipe, got {type(error).__name__}: {error}: mend it") from error
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A user's `fit(data, init, rng)` as a recipe's: what it returns is wrapped, what it raises is named."""
+
+    function: Callable[[Data, Mapping[str, Any], np.random.Generator], Any]
+    spec: str
+    classes: tuple[str, ...]
+    schema: Schema | None
+    outputs: str | None
+
+    def __call__(self, data: Data, init: Mapping[str, Any], rng: np.random.Generator) -> Model:
+        try:
+            native = self.function(data, init, rng)
+        except CasemateError:
+            raise
+        except Exception as error:  # the user's code may raise anything
+            raise ModelError(
+                f"expected the recipe {self.spec} to fit, got {type(error).__name__}: {error}: mend the recipe"
+            ) from error
+        logits = None if self.outputs is None else self.outputs == "logits"
+        return wrap(native, classes=self.classes or None, schema=self.schema or data.schema, logits=logits)

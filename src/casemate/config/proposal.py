@@ -1,0 +1,221 @@
+"""A first casemate.toml: what lies in a folder, and a guess at what its columns mean."""
+
+from __future__ import annotations
+
+import ast
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from casemate.errors import ConfigError
+
+__all__ = ["propose"]
+
+_MODELS = (".skops", ".safetensors", ".pt", ".pth", ".joblib", ".pkl", ".pickle")
+_WEIGHTS = frozenset({".safetensors", ".pt", ".pth"})
+_DATA = (".parquet", ".csv", ".npz")
+_SPLITS = {
+    "test": ("test", "holdout"),
+    "train": ("train",),
+    "tune": ("tune", "valid", "val", "dev"),
+    "reference": ("reference", "ref"),
+}
+_TARGETS = ("label", "target", "y", "class", "income", "labels", "outcome")
+_SENSITIVE = frozenset({"sex", "gender", "age", "race", "ethnicity"})
+
+
+def propose(
+    folder: str | Path, *, model: Path | None = None, data: Path | None = None, target: str | None = None
+) -> str:
+    """The text of a commented casemate.toml for the model and the data in `folder`, or those that are given.
+
+    Nothing is loaded: a table's header and an array's shape are all that is read. Every guess is marked. Raises
+    `ConfigError` where there is neither a model nor data.
+    """
+    root = Path(folder)
+    files = sorted(path for path in root.iterdir() if path.is_file()) if root.is_dir() else []
+    found_model = model or _first(files, _MODELS)
+    splits = {"test": data} if data else {}
+    for name, path in _splits([path for path in files if path.suffix in _DATA]).items():
+        splits.setdefault(name, path)
+    if found_model is None and not splits:
+        kinds = ", ".join((*_MODELS, *_DATA))
+        raise ConfigError(
+            f"expected a model or data ({kinds}) in {root}, got neither: name them with --model and --data"
+        )
+    sources = [path for path in files if path.suffix == ".py"]
+    sections = [
+        "# What Casemate audits, and what fails. Lines marked `guess` are for you to look at.",
+        _model_section(found_model, root, sources),
+        _data_section(splits, root, target),
+        _train_section(found_model, sources),
+        _REST,
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What a data file says of itself: names of columns or arrays, and the shape and type of an array x."""
+
+    names: tuple[str, ...] = ()
+    x: tuple[int, ...] = ()
+    dtype: str = ""
+
+
+def _model_section(model: Path | None, root: Path, sources: list[Path]) -> str:
+    if model is None:
+        return '[model]\n# path = "model.skops"          # no model was found here: name it'
+    lines = ["[model]", f"path = {_text(_relative(model, root))}"]
+    if model.suffix in _WEIGHTS:
+        factory = _defined(sources, ("build", "make_model", "create_model", "build_model"), 0)
+        lines.append(f"factory = {_text(factory or 'pkg.module:build')}  # guess: the function that builds the module")
+    elif model.suffix != ".skops":
+        lines.append("# A pickle runs code when it is opened: convert it to .skops, or audit with --trust.")
+    lines.append('# classes = ["no", "yes"]       # names of the class indices, where the model does not say')
+    return "\n".join(lines)
+
+
+def _data_section(splits: dict[str, Path], root: Path, target: str | None) -> str:
+    if not splits:
+        return '[data]\n# test = "test.parquet"         # no data was found here: name held-out rows'
+    lines = ["[data]", *(f"{name} = {_text(_relative(path, root))}" for name, path in splits.items())]
+    first = splits.get("test") or next(iter(splits.values()))
+    shape = _shape_of(first)
+    if first.suffix == ".npz":
+        return "\n".join([*lines, *_array_lines(shape, target)])
+    guessed = target or _target(shape.names)
+    if guessed:
+        lines.append(f"target = {_text(guessed)}" + ("" if target else "  # guess: the column to predict"))
+    sensitive = [name for name in shape.names if name.lower() in _SENSITIVE and name != guessed]
+    lines.append(
+        f"sensitive = {_list(sensitive)}  # guess: whose treatment is compared"
+        if sensitive
+        else '# sensitive = ["sex"]           # whose treatment is compared'
+    )
+    lines.append('# exclude = ["id"]              # columns that the model was not given')
+    return "\n".join(lines)
+
+
+def _array_lines(shape: _Shape, target: str | None) -> list[str]:
+    lines = [f"target = {_text(target)}"] if target else []
+    if len(shape.x) in (3, 4):
+        lines.append('kind = "image"')
+        whole = shape.dtype.lstrip("|<>=").startswith(("u", "i"))
+        lines.append("bounds = [0, 255]  # guess" if whole else "# bounds = [0, 1]              # of a pixel")
+    return lines
+
+
+def _train_section(model: Path | None, sources: list[Path]) -> str:
+    recipe = _defined(sources, ("fit", "recipe", "train"), 3)
+    why = "# How to train such a model again: for privacy, poisoning and hardening."
+    if recipe:
+        return f"[train]\n{why}\nrecipe = {_text(recipe)}  # guess: fit(data, init, rng) -> model"
+    if model is not None and model.suffix not in _WEIGHTS:
+        return f'[train]\n{why} A scikit-learn model needs none.\n# recipe = "pkg.module:fit"'
+    return f'[train]\n{why}\n# recipe = "pkg.module:fit"      # fit(data, init, rng) -> model'
+
+
+_REST = """[audit]
+profile = "standard"             # quick (about a minute), standard, full
+# budget = "15m"                 # or { propagations = 2_000_000 } for identical reports
+seed = 0
+
+# [probe."evasion/standard"]     # options of a plug-in; `casemate list` shows them
+# eps = [0.05, 0.1, 0.2]
+
+# [schema."age"]                 # what is known of a column, where the guess from the data is wrong
+# integer = true
+# lo = 17
+
+[policy]
+fail_on = "high"                 # none, low, medium, high, critical
+
+# [[policy.gate]]
+# metric = "evasion.robust_accuracy"
+# at = { norm = "linf", eps = 0.1 }
+# min = 0.5"""
+
+
+def _first(files: Sequence[Path], suffixes: Sequence[str]) -> Path | None:
+    return next((path for suffix in suffixes for path in files if path.suffix == suffix), None)
+
+
+def _splits(files: list[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for name, words in _SPLITS.items():
+        for path in files:
+            parts = path.stem.lower().replace("-", "_").split("_")
+            if name not in found and any(part.startswith(word) for part in parts for word in words):
+                found[name] = path
+    left = [path for path in files if path not in found.values()]
+    if "test" not in found and left:
+        found["test"] = left[0]
+    return found
+
+
+def _shape_of(path: Path) -> _Shape:
+    """The header alone; a file that cannot be read says nothing here and everything in the audit."""
+    try:
+        if path.suffix == ".npz":
+            return _npz_shape(path)
+        if path.suffix == ".parquet":
+            from pyarrow import parquet
+
+            return _Shape(tuple(parquet.read_schema(path).names))
+        from casemate.adapters.tables import csv_header
+
+        return _Shape(tuple(csv_header(path)))
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return _Shape()
+
+
+def _npz_shape(path: Path) -> _Shape:
+    import numpy as np
+
+    with zipfile.ZipFile(path) as archive:
+        names = [Path(name).stem for name in archive.namelist()]
+        chosen = next((name for name in ("x", "X", "images", "data", "features") if name in names), None)
+        if chosen is None:
+            return _Shape(tuple(names))
+        with archive.open(f"{chosen}.npy") as stream:
+            version = np.lib.format.read_magic(stream)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(stream)
+    return _Shape(tuple(names), tuple(shape), dtype.str)
+
+
+def _target(names: Sequence[str]) -> str | None:
+    lower = {name.lower(): name for name in reversed(names)}
+    return next((lower[name] for name in _TARGETS if name in lower), names[-1] if names else None)
+
+
+def _defined(sources: list[Path], names: Sequence[str], arguments: int) -> str | None:
+    """`module:name` of the first function of one of these names that takes as many arguments; nothing is imported."""
+    for path in sources:
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (SyntaxError, UnicodeDecodeError, ValueError):
+            continue
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and node.name in names:
+                given = len(node.args.posonlyargs) + len(node.args.args)
+                if given - len(node.args.defaults) <= arguments <= given:
+                    return f"{path.stem}:{node.name}"
+    return None
+
+
+def _relative(path: Path, root: Path) -> str:
+    whole = path.resolve()
+    return whole.relative_to(root.resolve()).as_posix() if whole.is_relative_to(root.resolve()) else whole.as_posix()
+
+
+def _text(value: str) -> str:
+    """A basic string of TOML, which JSON's escapes are a part of."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _list(values: Sequence[str]) -> str:
+    return "[" + ", ".join(_text(value) for value in values) + "]"

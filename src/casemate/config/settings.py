@@ -1,0 +1,241 @@
+"""The keys of casemate.toml and their types; anything else is refused with the nearest key there is."""
+
+from __future__ import annotations
+
+import datetime as dt
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StrictBool,
+    StrictInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from casemate.adapters.schema import nearest
+from casemate.core.budget import parse_budget
+from casemate.core.facets import DataKind, Profile
+from casemate.core.model import Task
+from casemate.core.outcome import Severity
+from casemate.errors import CasemateError, ConfigError
+
+__all__ = [
+    "AcceptSettings",
+    "AuditSettings",
+    "DataSettings",
+    "GateSettings",
+    "ModelSettings",
+    "PolicySettings",
+    "Settings",
+    "TrainSettings",
+    "load",
+]
+
+
+def load(path: str | Path, *, trust: bool = False) -> Settings:
+    """The settings in a file; relative paths in it are relative to its folder, and nothing that it names is opened yet.
+
+    `trust` is what `--trust` says: a model that only unpickling can read may be unpickled. Raises `ConfigError` for a
+    file that is missing or not TOML, an unknown key (with the nearest one) and a value of the wrong type (with its
+    place).
+    """
+    file = Path(path)
+    try:
+        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"expected a configuration at {file}, got {error.strerror or error}: write one with `casemate init`"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"expected TOML in {file.name}, got: {error}: mend that line") from error
+    folder = file.resolve().parent
+    try:
+        settings = Settings.model_validate(raw, context={"folder": folder})
+    except ValidationError as error:
+        raise ConfigError(_clear(error, file.name)) from error
+    settings._folder = folder
+    settings._trust = trust
+    return settings
+
+
+def _resolved(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder", Path())
+    return Path(folder) / path
+
+
+FilePath = Annotated[Path, AfterValidator(_resolved)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(_Section):
+    """`[model]`: a file, a file of weights with the factory of their module, or something importable.
+
+    `factory` alone is called for the model; `function` names a function that answers batches, whose answers are
+    `outputs`. `trusted` lists types in a skops file; `classes` are the names of the class indices; `accuracy` is what
+    its maker claims on the test data.
+    """
+
+    path: FilePath | None = None
+    factory: Name | None = None
+    function: Name | None = None
+    outputs: Literal["logits", "scores", "labels"] | None = None
+    classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    trusted: tuple[str, ...] = ()
+    name: Name | None = None
+    accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class DataSettings(_Section):
+    """`[data]`: a file for each split, and what its columns mean (see `adapters.data.Reading`)."""
+
+    test: FilePath | None = None
+    train: FilePath | None = None
+    tune: FilePath | None = None
+    reference: FilePath | None = None
+    target: Name | None = None
+    sensitive: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    drop_sensitive: StrictBool = False
+    source: Name | None = None
+    kind: DataKind | None = None
+    bounds: tuple[float, float] | None = None
+    one_hot: StrictBool = False
+    task: Task | None = None
+
+    @field_validator("bounds")
+    @classmethod
+    def _ordered(cls, bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+        if bounds is not None and not bounds[0] < bounds[1]:
+            raise ValueError("bounds as [low, high] with low < high")
+        return bounds
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files of the splits that are named."""
+        named = {"train": self.train, "tune": self.tune, "test": self.test, "reference": self.reference}
+        return {name: path for name, path in named.items() if path is not None}
+
+
+class TrainSettings(_Section):
+    """`[train]`: how such a model is made again; a scikit-learn estimator needs nothing here."""
+
+    recipe: Name | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class AuditSettings(_Section):
+    """`[audit]`: how thoroughly, with how much, from which seed, where."""
+
+    profile: Profile = Profile.STANDARD
+    budget: str | StrictInt | dict[str, StrictInt] | None = None
+    seed: Annotated[StrictInt, Field(ge=0, le=2**53)] = 0
+    threads: Annotated[StrictInt, Field(ge=1)] = 1
+    executor: Annotated[str, Field(pattern=r"^(inline|pool(:[1-9]\d*)?|ray.*)$")] = "inline"
+
+    @field_validator("budget")
+    @classmethod
+    def _known_budget(cls, budget: str | int | dict[str, int] | None) -> str | int | dict[str, int] | None:
+        try:
+            parse_budget(budget)
+        except CasemateError as error:
+            raise ValueError(str(error).partition(", got")[0].removeprefix("expected ")) from error
+        return budget
+
+
+class GateSettings(_Section):
+    """`[[policy.gate]]`: a bar for a metric."""
+
+    metric: Name
+    at: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    about: str = ""
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> GateSettings:
+        if self.min is None and self.max is None:
+            raise ValueError("min or max in a gate")
+        return self
+
+
+class AcceptSettings(_Section):
+    """`[[policy.accept]]`: a finding that is accepted until a day, for a reason."""
+
+    finding: Name
+    until: dt.date
+    reason: Name
+
+
+class PolicySettings(_Section):
+    """`[policy]`: what fails a run."""
+
+    fail_on: Severity = Severity.HIGH
+    gate: tuple[GateSettings, ...] = ()
+    accept: tuple[AcceptSettings, ...] = ()
+
+
+class Settings(_Section):
+    """A whole casemate.toml. `columns` are the tables `[schema."column"]`, `probe` the options of plug-ins by id."""
+
+    name: Name | None = None
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    data: DataSettings = Field(default_factory=DataSettings)
+    train: TrainSettings = Field(default_factory=TrainSettings)
+    audit: AuditSettings = Field(default_factory=AuditSettings)
+    probe: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    policy: PolicySettings = Field(default_factory=PolicySettings)
+    columns: dict[str, dict[str, Any]] = Field(default_factory=dict, alias="schema")
+    _folder: Path = PrivateAttr(default_factory=Path)
+    _trust: bool = PrivateAttr(default=False)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the file, from which recipes and factories can be imported."""
+        return self._folder
+
+    @property
+    def trust(self) -> bool:
+        """Whether the user said that the model's file may run code."""
+        return self._trust
+
+
+def _clear(error: ValidationError, name: str) -> str:
+    """The first problem as one sentence: an unknown key before a wrong value, for the one may explain the other."""
+    problems = error.errors(include_url=False)
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+    place = [part for part in first["loc"] if not str(part).startswith(("function-", "dict[", "str", "int"))]
+    if first["type"] == "extra_forbidden":
+        keys = _keys(place[:-1])
+        where = ".".join(map(str, place[:-1])) or "the file"
+        return f"expected a key of {where} in {name}, got {str(place[-1])!r}: {nearest(str(place[-1]), keys)}"
+    wanted = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if first["type"] == "missing":
+        return f"expected {'.'.join(map(str, place))} in {name}, got nothing: add it"
+    got = repr(first["input"])
+    return f"expected {wanted} at {'.'.join(map(str, place))} in {name}, got {got[:80]}: mend the value"
+
+
+def _keys(place: list[int | str]) -> list[str]:
+    section: Any = Settings
+    for part in place:
+        if isinstance(part, str):
+            section = _section_of(section.model_fields[part].annotation)
+    return [field.alias or key for key, field in section.model_fields.items()]
+
+
+def _section_of(annotation: Any) -> Any:
+    inside = [item for item in get_args(annotation) if isinstance(item, type) and issubclass(item, BaseModel)]
+    return inside[0] if inside else annotation

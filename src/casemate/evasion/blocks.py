@@ -1,0 +1,99 @@
+"""Random search on blocks of a table's features: ours, where the Square Attack has its squares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from casemate.core.bracket import Batch, Claim, Goal
+from casemate.core.case import Case
+from casemate.core.facets import Cost, DataKind, Facet, Profile
+from casemate.core.lab import Lab
+from casemate.core.norms import Norm
+from casemate.core.plugin import attack
+from casemate.core.rng import normals, signs, uniforms
+from casemate.engine.reach import Reach
+from casemate.evasion import THREAT
+from casemate.evasion.search import random_search, share
+
+__all__ = ["BlocksOptions", "blocks"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BlocksOptions:
+    """`queries` a sample; `p` is the share of features in the first blocks."""
+
+    queries: int = 500
+    p: float = 0.8
+
+
+@attack(
+    threat=THREAT,
+    source="Casemate's own search; loop and schedule of p: Andriushchenko et al., ECCV 2020, Algorithm 1",
+    needs={Facet.SCORES},
+    kinds={DataKind.TABLE},
+    cost=Cost.EXPENSIVE,
+    options=BlocksOptions,
+    profiles={Profile.QUICK: {"queries": 100}, Profile.FULL: {"queries": 2000}},
+    norms={Norm.LINF, Norm.L2},
+)
+def blocks(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+    """Search a row's ball by the scores alone: works on forests, boosted trees and anything that gives probabilities.
+
+    Looks for x' with ||(x' - x) / scale|| <= eps inside the bounds and a wrong answer (or the goal's target). Each
+    query draws a block of the changeable features and sends it to the edge of the ball (half of the queries), to random
+    places inside (a quarter) or back to x (a quarter): thresholds of trees lie anywhere, not only at the edge. Equal
+    margins are accepted, since a tree's scores are flat between thresholds. Categories, immutable and missing features
+    stay; whole numbers stay whole. The attacker sees scores. Errs towards robust.
+
+    Raises `UsageError` for eps = inf, `BudgetExhausted` when the budget ends.
+    """
+    options: BlocksOptions = lab.options
+    moves = _Moves(lab.seed, options)
+    yield from random_search(
+        case, batch, goal, queries=options.queries, first=moves.first, propose=moves.propose, ties=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Moves:
+    seed: int
+    options: BlocksOptions
+
+    def first(self, reach: Reach, ids: Array) -> Array:
+        up = signs(self.seed, "blocks first", ids, reach.x.shape[1:]) > 0
+        return np.where(up, reach.high, reach.low)
+
+    def propose(self, query: int, points: Array, reach: Reach, ids: Array) -> Array:
+        block = self._block(query, reach, ids)
+        way = uniforms(self.seed, ("blocks way", query), ids)[:, None]
+        if reach.norm is Norm.LINF:
+            place = uniforms(self.seed, ("blocks place", query), ids, reach.x.shape[1:])
+            edge = np.where(place < 0.5, reach.low, reach.high)
+            within = reach.low + place * (reach.high - reach.low)
+            new = np.where(way < 0.5, edge, np.where(way < 0.75, within, reach.x))
+            return np.where(block, new, points)
+        units = np.where(reach.scale > 0, reach.scale, 1.0)
+        delta = np.nan_to_num((points.astype(np.float64) - reach.x) / units)
+        draw = normals(self.seed, ("blocks direction", query), ids, reach.x.shape[1:])
+        draw *= reach.eps / np.sqrt(np.maximum(block.sum(axis=1, keepdims=True), 1))
+        delta = np.where(block, np.where(way < 0.75, draw, 0.0), delta)
+        size = np.sqrt((delta**2).sum(axis=1, keepdims=True))
+        # To the sphere, or (a quarter) to where the draw itself falls; settling brings that into the ball.
+        onto = reach.eps / np.maximum(size, np.finfo(np.float64).tiny)
+        return np.asarray(reach.x + np.where((way >= 0.5) & (way < 0.75), 1.0, onto) * delta * reach.scale)
+
+    def _block(self, query: int, reach: Reach, ids: Array) -> Array:
+        """Which features a query changes, mask `(n, d)`: the same number of each row's changeable ones."""
+        free = reach.high > reach.low
+        rank = uniforms(self.seed, ("blocks choice", query), ids, reach.x.shape[1:])
+        order = np.argsort(np.argsort(np.where(free, rank, 2.0), axis=1, kind="stable"), axis=1, kind="stable")
+        part = share(query, self.options.queries, self.options.p)
+        count = np.maximum(np.round(part * free.sum(axis=1, keepdims=True)), 1)
+        return np.asarray((order < count) & free)

@@ -1,0 +1,107 @@
+"""From brackets to evidence: robust and certified accuracy at every eps, as numbers with intervals and as curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from casemate.core.case import Case
+from casemate.core.evidence import Direction, Evidence, Metric, Quantity, Scalar
+from casemate.core.lab import Stored
+from casemate.core.stats import Interval, clopper_pearson
+
+__all__ = ["METRICS", "evidence_of", "standing"]
+
+Array = NDArray[Any]
+
+_POINTS = 12  # of a curve, evenly up to the largest eps, beside the given ones
+
+_ROBUST = Metric(
+    "evasion.robust_accuracy",
+    Quantity.ROBUSTNESS,
+    Direction.TOO_HIGH,
+    says="small changes of the input make the model answer wrongly",
+    mend="train adversarially (casemate harden), smooth the model, or narrow what an attacker can change in the schema",
+)
+_CERTIFIED = Metric("evasion.certified_accuracy", Quantity.NOTE, Direction.TOO_LOW)
+_CLEAN = Metric("evasion.clean_accuracy", Quantity.NOTE, Direction.EXACT)
+_CURVE = Metric("evasion.robust_curve", Quantity.NOTE, Direction.TOO_HIGH)
+_CERTIFIED_CURVE = Metric("evasion.certified_curve", Quantity.NOTE, Direction.TOO_LOW)
+_MEDIAN = Metric("evasion.median_distance", Quantity.NOTE, Direction.TOO_HIGH, unit="eps")
+_STAGE = Metric("evasion.stage_successes", Quantity.NOTE, Direction.EXACT, unit="samples")
+_UNFINISHED = Metric("evasion.unfinished", Quantity.NOTE, Direction.EXACT, unit="samples")
+_FORWARDS = Metric("evasion.forwards", Quantity.NOTE, Direction.EXACT, unit="samples")
+_BACKWARDS = Metric("evasion.backwards", Quantity.NOTE, Direction.EXACT, unit="samples")
+
+METRICS = (
+    _ROBUST,
+    _CERTIFIED,
+    _CLEAN,
+    _CURVE,
+    _CERTIFIED_CURVE,
+    _MEDIAN,
+    _STAGE,
+    _UNFINISHED,
+    _FORWARDS,
+    _BACKWARDS,
+)
+"""What `evasion/standard` yields."""
+
+
+def standing(upper: Array, eps: float) -> NDArray[np.bool_]:
+    """Which samples nobody broke within eps, `(n,)`; the tolerance is the ledger's."""
+    return np.asarray(upper > eps * (1 + 1e-6) + 1e-12)
+
+
+def evidence_of(kept: Stored, case: Case, files: tuple[str, ...]) -> Iterator[Evidence]:
+    """All evidence of one norm from its brackets (`lower, upper, upper_by, unfinished, eps, ...`), in a fixed order."""
+    lower, upper = np.asarray(kept["lower"]), np.asarray(kept["upper"])
+    norm, n = str(kept["norm"]), len(upper)
+    radii = [float(eps) for eps in np.asarray(kept["eps"])]
+    where: dict[str, Scalar] = {"norm": norm}
+    sampled = f"{n} of {len(case.data('test'))} test rows, drawn by class"
+    yield _CLEAN.measured(_rate(upper > 0), method=sampled, about=norm, at=where, files=files)
+    for eps in radii:
+        at = _at(norm, eps)
+        yield _ROBUST.measured(_rate(standing(upper, eps)), method=sampled, about=norm, at=at, files=files)
+        yield _CERTIFIED.measured(_rate(_proved(lower, upper, eps)), method=sampled, about=norm, at=at, files=files)
+    for eps in sorted({*radii, *(radii[-1] * k / _POINTS for k in range(1, _POINTS + 1))}):
+        at = _at(norm, eps)
+        yield _CURVE.measured(_rate(standing(upper, eps)), method="brackets", about=norm, at=at, files=files)
+        yield _CERTIFIED_CURVE.measured(
+            _rate(_proved(lower, upper, eps)), method="brackets", about=norm, at=at, files=files
+        )
+    if np.isfinite(median := float(np.sort(upper)[n // 2])):
+        yield _MEDIAN.measured(median, method="median of the upper bounds", n=n, about=norm, at=where, files=files)
+    yield from _counts(kept, norm, files)
+
+
+def _counts(kept: Stored, norm: str, files: tuple[str, ...]) -> Iterator[Evidence]:
+    n = len(np.asarray(kept["upper"]))
+    by, counts = np.unique(np.asarray(kept["upper_by"])[np.isfinite(np.asarray(kept["upper"]))], return_counts=True)
+    for method, count in zip(by.tolist(), counts.tolist(), strict=True):
+        at: dict[str, Scalar] = {"norm": norm, "by": method}
+        yield _STAGE.measured(count, method="nearest witness found by it", n=n, about=norm, at=at, files=files)
+    radii = np.asarray(kept["eps"]).tolist()
+    for eps, column in zip(radii, np.asarray(kept["unfinished"]).T, strict=True):
+        missing = int(column.sum())
+        why = "all stages were finished" if not missing else "the budget ended before all stages: counted as standing"
+        yield _UNFINISHED.measured(missing, method=why, n=n, about=norm, at=_at(norm, eps), files=files)
+    for metric, name in ((_FORWARDS, "forwards"), (_BACKWARDS, "backwards")):
+        yield metric.measured(int(kept[name]), method="counted", n=n, about=norm, at={"norm": norm}, files=files)
+
+
+def _at(norm: str, eps: float) -> dict[str, Scalar]:
+    return {"norm": norm, "eps": eps}
+
+
+def _proved(lower: Array, upper: Array, eps: float) -> NDArray[np.bool_]:
+    """Right as they are, and nothing below eps breaks them."""
+    return np.asarray((lower >= eps) & (upper > 0))
+
+
+def _rate(hits: Array) -> Interval:
+    return clopper_pearson(int(hits.sum()), len(hits))

@@ -1,0 +1,298 @@
+"""The standard probe: certificates first, then every attack that applies, cheapest first, on what still stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from casemate.core.bracket import Batch, Claim, Goal, Ledger
+from casemate.core.case import Case
+from casemate.core.data import Data
+from casemate.core.evidence import Evidence
+from casemate.core.facets import Cost, DataKind, Facet, PluginKind, Profile
+from casemate.core.lab import Lab, Stored
+from casemate.core.metering import observed
+from casemate.core.norms import Norm, distance
+from casemate.core.planner import applicable
+from casemate.core.plugin import Plugin, probe
+from casemate.core.schema import Schema
+from casemate.engine.harness import batch_of, open_ledger, pursue, wrong
+from casemate.errors import BudgetExhausted, ConfigError, Unavailable
+from casemate.evasion import THREAT
+from casemate.evasion.curve import METRICS, evidence_of, standing
+
+__all__ = ["StandardOptions", "standard"]
+
+Array = NDArray[Any]
+
+_HALVINGS = 6  # of the way from a sample to its witness, when all attacks are done
+_SHARD = 64  # samples a job; from nothing but the data, so that no report depends on the number of workers
+
+
+@dataclass(frozen=True, slots=True)
+class StandardOptions:
+    """`norm` (one or several), `eps` (None: by the kind of data), `samples` of the test rows; and how hard to try.
+
+    `steps`, `restarts`, `targets` go to gradient attacks, `queries` to score-based ones; None leaves an attack its own.
+    """
+
+    norm: str | tuple[str, ...] = "linf"
+    eps: float | tuple[float, ...] | None = None
+    samples: int = 500
+    steps: int | None = 50
+    restarts: int | None = 1
+    targets: int | None = 3
+    queries: int | None = 500
+
+
+def _replayed(case: Case, arrays: Mapping[str, Stored], lab: Lab) -> Iterator[Evidence]:
+    """The same evidence from kept brackets; every witness is judged again on the model, and counts if it holds."""
+    for name in sorted(arrays):
+        files = _kept(name, arrays[name], lab)
+        yield from evidence_of({**arrays[name], "upper": _judged_again(case, arrays[name])}, case, files)
+
+
+def _paired(arrays: Mapping[str, Stored], evidence: Evidence) -> tuple[Array, Array] | None:
+    """Which samples stand, as numbers, for a paired comparison of two runs; None for what is no share of samples."""
+    if evidence.metric not in ("evasion.robust_accuracy", "evasion.robust_curve"):
+        return None
+    norm, eps = str(evidence.at["norm"]), float(evidence.at["eps"])
+    kept = next(part for part in arrays.values() if part["norm"] == norm)
+    return np.asarray(kept["sample_id"]), standing(kept["upper"], eps).astype(np.float64)
+
+
+@probe(
+    threat=THREAT,
+    source="schedule: Croce and Hein, AutoAttack, ICML 2020; brackets are Casemate's; intervals: Clopper-Pearson",
+    needs={Facet.LABELS, Facet.TEST},
+    kinds={DataKind.IMAGE, DataKind.TABLE},
+    cost=Cost.EXPENSIVE,
+    metrics=METRICS,
+    options=StandardOptions,
+    profiles={
+        Profile.QUICK: {"samples": 128, "steps": 20, "targets": 0, "queries": 100},
+        Profile.FULL: {"samples": 2000, "steps": 100, "restarts": 2, "targets": 9, "queries": 5000},
+    },
+    replay=_replayed,
+    paired=_paired,
+)
+def standard(case: Case, lab: Lab) -> Iterator[Evidence]:
+    """Robust accuracy: the share of test rows that stay right however an attacker moves them within eps.
+
+    At each eps, (rows right and not broken) / (sampled test rows), rows that are wrong as they are included, with a
+    Clopper-Pearson interval. Errs too high: a stronger attack may break more. Beside it: certified accuracy (errs too
+    low), both as curves, the median distance, what each method broke and what it cost. Rows are drawn in proportion to
+    the classes, with a stream that does not depend on the attacks' seed. eps is in units of the schema's scale. Where
+    the budget ends, rows that were not fully attacked count as standing, `evasion.unfinished` says how many, and the
+    probe ends as skipped for its budget.
+
+    Raises `ConfigError` for options that do not fit, `Unavailable` where no attack or certificate applies,
+    `BudgetExhausted`.
+    """
+    data = case.data("test")
+    options: StandardOptions = lab.options
+    rows = _sampled(data, options.samples, lab)
+    unfinished = 0
+    for norm in _norms(options):
+        radii = _radii(options, norm, data.schema)
+        _stages(case, norm, lab)
+        shards = [rows[top : top + _SHARD] for top in range(0, len(rows), _SHARD)]
+        items = [{"rows": shard, "norm": str(norm), "eps": np.array(radii)} for shard in shards]
+        found = _joined(lab.map(_shard, case, items), norm, radii)
+        yield from evidence_of(found, case, _kept(f"brackets-{norm}", found, lab))
+        unfinished += int(np.asarray(found["unfinished"]).any(axis=1).sum())
+    if unfinished:
+        raise BudgetExhausted(
+            f"expected a budget for all stages on {len(rows)} samples, got one that left {unfinished} not fully "
+            "attacked: "
+            "raise the budget, or ask for fewer samples, steps or queries"
+        )
+
+
+def _kept(name: str, found: Stored, lab: Lab) -> tuple[str, ...]:
+    digest = lab.keep(name, found)
+    return (digest,) if digest else ()
+
+
+def _norms(options: StandardOptions) -> list[Norm]:
+    names = [options.norm] if isinstance(options.norm, str) else list(options.norm)
+    return [Norm(name) for name in dict.fromkeys(names)]
+
+
+def _radii(options: StandardOptions, norm: Norm, schema: Schema) -> list[float]:
+    if options.eps is None:
+        return _usual(norm, schema)
+    given = [options.eps] if isinstance(options.eps, int | float) else list(options.eps)
+    radii = sorted({float(eps) for eps in given})
+    if not radii or not all(0 < eps < np.inf for eps in radii):
+        raise ConfigError(f"expected positive numbers as eps of evasion/standard, got {options.eps}: mend eps")
+    return radii
+
+
+def _usual(norm: Norm, schema: Schema) -> list[float]:
+    """The eps that the field reports: MNIST's for one channel, CIFAR-10's for colour, tenths of a scale for tables."""
+    if schema.kind is DataKind.TABLE:
+        return [0.1, 0.25, 0.5] if norm is Norm.LINF else [0.25, 0.5, 1.0]
+    pixel = schema.features[0]
+    unit = (pixel.hi - pixel.lo if np.isfinite(pixel.hi - pixel.lo) else 1.0) / pixel.scale
+    grey = schema.shape[0] == 1
+    if norm is Norm.LINF:
+        return [unit * eps for eps in ((0.1, 0.2, 0.3) if grey else (2 / 255, 4 / 255, 8 / 255))]
+    return [unit * eps for eps in ((1.0, 2.0, 3.0) if grey else (0.25, 0.5, 1.0))]
+
+
+def _sampled(data: Data, samples: int, lab: Lab) -> NDArray[np.int64]:
+    """Rows in proportion to the classes (largest remainders), at random within each; all rows if there are no more."""
+    if samples < 1:
+        raise ConfigError(f"expected samples >= 1 for evasion/standard, got {samples}: ask for at least one")
+    n = len(data)
+    if n <= samples:
+        return np.arange(n, dtype=np.int64)
+    rng = lab.rows_rng("rows")
+    classes, counts = np.unique(data.labels, return_counts=True)
+    wanted = samples * counts / n
+    quota = np.floor(wanted).astype(np.int64)
+    spare = np.argsort(-(wanted - quota), kind="stable")[: samples - int(quota.sum())]
+    quota[spare] += 1
+    picked = [rng.permutation(np.flatnonzero(data.labels == c))[:q] for c, q in zip(classes, quota, strict=True)]
+    return np.sort(np.concatenate(picked)).astype(np.int64)
+
+
+def _stages(case: Case, norm: Norm, lab: Lab) -> tuple[list[Plugin], list[Plugin]]:
+    """The certificates and the attacks that apply, cheapest first, gradients before scores before labels."""
+    known = [p for p in lab.plugins if norm in p.norms and applicable(p, case) is None]
+    certificates = sorted((p for p in known if p.kind is PluginKind.CERTIFICATE), key=_price)
+    attacks = sorted((p for p in known if p.kind is PluginKind.ATTACK), key=_price)
+    if not attacks and not certificates:
+        offered = ", ".join(sorted(case.offers))
+        raise Unavailable(
+            f"expected a case that some attack in {norm} applies to, got one that offers {offered}: "
+            "give a model with scores or gradients"
+        )
+    return certificates, attacks
+
+
+def _price(plugin: Plugin) -> tuple[int, int, str]:
+    gradients = Facet.AFFINE in plugin.needs or Facet.GRADIENTS in plugin.needs
+    return list(Cost).index(plugin.cost), 0 if gradients else 1 if Facet.SCORES in plugin.needs else 2, plugin.id
+
+
+def _shard(case: Case, item: Stored, lab: Lab) -> Stored:
+    """All stages on some rows: their brackets, which stages were not finished, and what it cost."""
+    data = case.data("test").take(item["rows"])
+    norm, radii = Norm(item["norm"]), [float(eps) for eps in item["eps"]]
+    batch = batch_of(data.x, data.labels, data.sample_id)
+    # The harness's own measurement, which no limit stops: without it nothing could be said of these rows.
+    ledger = open_ledger(replace(case, model=observed(case.the_model(), lab.meter)), batch, norm)
+    unfinished = np.zeros((len(batch), len(radii)), dtype=bool)
+    certificates, attacks = _stages(case, norm, lab)
+    whole = _certified(case, batch, certificates, lab, ledger=ledger)
+    for column, eps in enumerate(radii):
+        for plugin in attacks if whole else ():
+            rows = _open_rows(ledger, eps)
+            if len(rows):
+                whole = _pursued(plugin, case, batch, Goal(norm, eps), lab, ledger=ledger, rows=rows)
+            if not whole:
+                break
+        if not whole:
+            unfinished[_open_rows(ledger, eps), column] = True
+    if whole:
+        _come_closer(case, batch, lab, ledger)
+    spent = lab.meter.spent
+    return {
+        "sample_id": batch.sample_id,
+        "y": batch.y,
+        **ledger.arrays(),
+        "unfinished": unfinished,
+        "forwards": spent.forwards,
+        "backwards": spent.backwards,
+    }
+
+
+def _open_rows(ledger: Ledger, eps: float) -> Array:
+    """The rows that nobody has broken at eps and nobody has certified for it."""
+    return np.flatnonzero(~ledger.broken(eps) & (ledger.lower < eps))
+
+
+def _certified(case: Case, batch: Batch, plugins: Sequence[Plugin], lab: Lab, *, ledger: Ledger) -> bool:
+    goal = Goal(ledger.norm, float("inf"))
+    rows = np.flatnonzero(ledger.upper > 0)
+    return all(_pursued(plugin, case, batch, goal, lab, ledger=ledger, rows=rows) for plugin in plugins if len(rows))
+
+
+def _pursued(plugin: Plugin, case: Case, batch: Batch, goal: Goal, lab: Lab, *, ledger: Ledger, rows: Array) -> bool:
+    """One stage under the harness, with a lab in the plug-in's own name and options."""
+    known = {item.name for item in fields(plugin.options)}
+    asked = {name: getattr(lab.options, name) for name in ("steps", "restarts", "targets", "queries")}
+    given = {name: value for name, value in asked.items() if name in known and value is not None}
+    own = replace(lab, plugin=plugin.id, options=plugin.configured(Profile.STANDARD, given))
+    return pursue(plugin, case, batch.take(rows), goal, own, ledger=ledger, rows=rows)
+
+
+def _come_closer(case: Case, batch: Batch, lab: Lab, ledger: Ledger) -> None:
+    """Halve the way from each sample to its witness a few times: the curve between the given eps, nearly for free."""
+    rows = np.flatnonzero(np.isfinite(ledger.upper) & (ledger.upper > 0) & (ledger.upper > ledger.lower * (1 + 1e-3)))
+    if len(rows):
+        witnesses = ledger.witness[rows].copy()
+
+        def closer(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+            del lab
+            yield from _bisected(case, batch, witnesses)
+
+        step = Plugin(PluginKind.ATTACK, "evasion/standard", closer, THREAT, "bisection along a segment")
+        found_by = ledger.upper_by[rows].copy()
+        pursue(step, case, batch.take(rows), Goal(ledger.norm, float("inf")), lab, ledger=ledger, rows=rows)
+        ledger.upper_by[rows] = found_by  # a witness drawn closer is still the finder's
+
+
+def _bisected(case: Case, batch: Batch, witnesses: Array) -> Iterator[Claim]:
+    whole = _whole(case.schema)
+    near, far = np.zeros(len(batch)), np.ones(len(batch))
+    start = batch.x.astype(np.float64)
+    for _ in range(_HALVINGS):
+        middle = (near + far) / 2
+        step = middle.reshape(-1, *(1,) * (start.ndim - 1)) * (witnesses - start)
+        points = (start + np.where(whole, np.trunc(step), step)).astype(batch.x.dtype)
+        points = np.where(witnesses == batch.x, batch.x, points)
+        hit = wrong(case.the_model(), points, batch.y)
+        if hit.any():
+            yield Claim(np.flatnonzero(hit), x=points[hit])
+        far, near = np.where(hit, middle, far), np.where(hit, near, middle)
+
+
+def _whole(schema: Schema | None) -> Array:
+    kinds = [feature.kind != "numeric" for feature in schema.features] if schema else [False]
+    return np.array(kinds if schema and schema.kind is DataKind.TABLE else kinds[0])
+
+
+def _joined(parts: Sequence[Stored], norm: Norm, radii: Sequence[float]) -> dict[str, Any]:
+    """All shards as one record."""
+    arrays = ("sample_id", "y", "lower", "upper", "witness", "lower_by", "upper_by", "unfinished")
+    return {
+        **{name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in arrays},
+        "forwards": sum(int(part["forwards"]) for part in parts),
+        "backwards": sum(int(part["backwards"]) for part in parts),
+        "norm": str(norm),
+        "eps": np.array(radii),
+    }
+
+
+def _judged_again(case: Case, kept: Stored) -> Array:
+    """The upper bounds that hold: the witness is as far as was said, allowed, and wrongly answered; else inf."""
+    data = case.data("test")
+    order = np.argsort(data.sample_id)
+    rows = order[np.searchsorted(data.sample_id, kept["sample_id"], sorter=order)]
+    upper, witness = np.array(kept["upper"]), np.asarray(kept["witness"])
+    claimed = np.flatnonzero(np.isfinite(upper))
+    if len(claimed):
+        points = witness[claimed].astype(data.x.dtype)
+        far = distance(Norm(kept["norm"]), data.x[rows[claimed]], points, data.schema.scale)
+        good = wrong(case.the_model(), points, data.labels[rows[claimed]])
+        # A sample that is wrong as it is needs no permission from the schema.
+        good &= (data.schema.allowed(points) | (far == 0)) & (far <= upper[claimed] * (1 + 1e-9))
+        upper[claimed[~good]] = np.inf
+    return upper

@@ -1,0 +1,194 @@
+"""Shadow models: models of one recipe, each trained on a random half of the rows, and what they say of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from casemate.core.case import Case, Recipe
+from casemate.core.data import Data
+from casemate.core.facets import Cost, DataKind, Facet, Profile
+from casemate.core.lab import Lab, Stored
+from casemate.core.model import Model
+from casemate.core.plugin import resource
+from casemate.engine.trainers import as_torch, fit_many, training_cost
+from casemate.errors import ConfigError, DataError, ModelError, Unavailable
+from casemate.privacy import THREAT
+
+__all__ = ["CLIP", "ShadowPoolOptions", "confidence_signal", "paired_masks", "shadow_pool", "signal_facet"]
+
+Array = NDArray[Any]
+CLIP = 1e-12
+"""Probabilities are kept this far from 0 and 1, so that the signal of a certain model is finite."""
+
+_FINITE = 1e9
+_AT_ONCE = 16
+"""Modules trained together: enough to gain by vectorising, few enough to share among processes."""
+_PARTS = ("train", "test", "tune")
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowPoolOptions:
+    """`models` (even) shadow models, trained on halves of at most `rows` rows."""
+
+    models: int = 16
+    rows: int = 4000
+
+
+@resource(
+    threat=THREAT,
+    source="Carlini et al., Membership inference attacks from first principles, 2022, sections IV and V-A",
+    needs={Facet.RECIPE, Facet.TRAIN, Facet.LABELS},
+    kinds={DataKind.TABLE, DataKind.IMAGE, DataKind.TEXT},
+    cost=Cost.EXPENSIVE,
+    options=ShadowPoolOptions,
+    profiles={Profile.QUICK: {"models": 8, "rows": 1000}, Profile.FULL: {"models": 64, "rows": 20_000}},
+)
+def shadow_pool(case: Case, lab: Lab) -> Stored:
+    """Train shadow models on halves of the rows and store their confidence in the true class of every row.
+
+    Of `n` rows (train, test, tune; a seeded subsample, stratified by class and split, where `options.rows` is less;
+    every class is cut to an even count) and `k` models: `phi (k, n)` the logit-scaled confidence `log p / (1 - p)` of
+    each shadow, `inside (k, n)` whether the row was in its training half (each row in exactly `k / 2`), `target (n,)`
+    the audited model's own, `member (n,)` whether the row was in *its* training set, `part (n,)` (0 train, 1 test, 2
+    tune), `sample_id (n,)`, and `sampled`, which says what was taken. Charged: `training_cost` and one forward a row
+    and model.
+
+    Raises `ConfigError` for an odd number of models, `DataError` for too few rows, `Unavailable` without non-members.
+    """
+    options: ShadowPoolOptions = lab.options
+    if options.models < 2 or options.models % 2:
+        raise ConfigError(f"expected an even number of shadow models, got {options.models}: set models = 16")
+    pool, part, sample_id = _everyone(case)
+    rows = _population(pool, part, options.rows, lab.rows_rng("population"))
+    data = pool.take(rows)
+    facet = signal_facet(case.the_model())
+    target = confidence_signal(case.the_model(), data.x, data.labels, facet=facet)
+    inside = paired_masks(data.labels, options.models, lab.rng("masks"))
+    group = 2 if as_torch(_recipe(case)) is None else _AT_ONCE
+    items = [
+        {"first": first, "rows": rows, "inside": inside[first : first + group], "facet": facet.value}
+        for first in range(0, options.models, group)
+    ]
+    found = lab.map(_shadows, case, items)
+    return {
+        "phi": np.concatenate([item["phi"] for item in found]),
+        "inside": inside,
+        "target": target,
+        "member": part[rows] == 0,
+        "part": part[rows],
+        "sample_id": sample_id[rows],
+        "facet": facet.value,
+        "sampled": f"{len(rows)} of {len(pool)} rows ({', '.join(_counts(part[rows]))}), seeded, by class and split",
+    }
+
+
+def signal_facet(model: Model) -> Facet:
+    """The best that a model offers to read its confidence from: logits, else scores, else labels."""
+    return next((f for f in (Facet.LOGITS, Facet.SCORES) if f in model.offers), Facet.LABELS)
+
+
+def confidence_signal(model: Model, x: Array, y: Array, *, facet: Facet | None = None) -> NDArray[np.float64]:
+    """Logit-scaled confidence in the true class, `phi (n,) = log p_y / (1 - p_y)`, float64; it rises as the loss falls.
+
+    From logits `z_y - logsumexp of the others`, which no rounding of probabilities can flatten; from scores with
+    probabilities kept `CLIP` from 0 and 1; from labels +-log(1 / CLIP), right or wrong. Raises `ModelError` for answers
+    that have no column for some label.
+    """
+    facet = facet or signal_facet(model)
+    answer = np.asarray(model.ask(facet, x), dtype=np.float64)
+    limit = np.log(1 / CLIP) if facet is not Facet.LOGITS else _FINITE
+    if facet is Facet.LABELS:
+        return np.where(answer == y, limit, -limit)
+    if answer.ndim != 2 or len(answer) != len(y) or (len(y) and int(np.max(y)) >= answer.shape[1]):
+        raise ModelError(
+            f"expected {facet} of shape ({len(y)}, classes) with a column for each label, got {answer.shape}: "
+            "give the recipe all classes"
+        )
+    theirs = np.arange(len(y)), np.asarray(y, dtype=np.int64)
+    if facet is Facet.SCORES:
+        answer = np.log(np.clip(answer, CLIP / answer.shape[1], None))
+    true = answer[theirs].copy()
+    answer = np.array(answer, copy=True)
+    answer[theirs] = -np.inf
+    return np.asarray(np.clip(true - logsumexp(answer, axis=1), -limit, limit))
+
+
+def paired_masks(y: Array, models: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Which rows each model trains on, `(k, n)`: each row in exactly half of them, each class halved within a pair."""
+    inside = np.zeros((models, len(y)), dtype=bool)
+    by_class = [np.flatnonzero(y == label) for label in np.unique(y)]
+    for first in range(0, models, 2):
+        for rows in by_class:
+            inside[first, rng.permutation(rows)[: len(rows) // 2]] = True
+        inside[first + 1] = ~inside[first]
+    return inside
+
+
+def _shadows(case: Case, item: Stored, lab: Lab) -> Stored:
+    pool, _, _ = _everyone(case)
+    data, recipe = pool.take(item["rows"]), _recipe(case)
+    inside = np.asarray(item["inside"])
+    facet = Facet(item["facet"])
+    models = _trained(recipe, data, inside, first=int(item["first"]), lab=lab)
+    phi = []
+    for model in models:
+        lab.meter.charge(forwards=len(data))
+        phi.append(confidence_signal(model, data.x, data.labels, facet=facet))
+    return {"phi": np.stack(phi)}
+
+
+def _trained(recipe: Recipe, data: Data, inside: NDArray[np.bool_], *, first: int, lab: Lab) -> Sequence[Model]:
+    rngs = [lab.rng("shadow", first + i) for i in range(len(inside))]
+    costs = [training_cost(recipe, int(mask.sum())) for mask in inside]
+    torch_recipe = as_torch(recipe)
+    if torch_recipe is not None:
+        lab.meter.charge(sum(cost.forwards for cost in costs), sum(cost.backwards for cost in costs))
+        return fit_many(torch_recipe, data, np.stack([np.flatnonzero(mask) for mask in inside]), rngs)
+    models = []
+    for mask, rng, cost in zip(inside, rngs, costs, strict=True):
+        lab.meter.charge(cost.forwards, cost.backwards)
+        models.append(recipe.fit(data.take(np.flatnonzero(mask)), {}, rng))
+    return models
+
+
+def _recipe(case: Case) -> Recipe:
+    if case.recipe is None:
+        raise Unavailable("expected a case with a recipe, got none: name one under [train]")
+    return case.recipe
+
+
+def _everyone(case: Case) -> tuple[Data, NDArray[np.int64], NDArray[np.int64]]:
+    """All rows of train, test and tune as one data set, which part each is from `(n,)`, and their ids there `(n,)`."""
+    parts = [(code, data) for code, name in enumerate(_PARTS) if (data := case.splits.parts().get(name)) is not None]
+    if len(parts) < 2:
+        raise Unavailable("expected rows that the model was not trained on, got train only: name a test or tune file")
+    x = np.concatenate([data.x for _, data in parts])
+    y = np.concatenate([data.labels for _, data in parts])
+    if y.dtype.kind not in "iu":
+        raise DataError(f"expected class labels for shadow models, got {y.dtype}: they cover classifiers only")
+    part = np.concatenate([np.full(len(data), code) for code, data in parts])
+    return Data(x, parts[0][1].schema, y), part, np.concatenate([data.sample_id for _, data in parts])
+
+
+def _population(pool: Data, part: Array, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """At most `most` rows, systematically sampled by class and split, an even count of each class, in order."""
+    n = len(pool)
+    order = np.lexsort((rng.random(n), part, pool.labels))
+    if n > most:
+        order = order[np.floor((np.arange(most) + rng.random()) * n / most).astype(np.int64)]
+    labels = pool.labels[order]
+    shuffled = [rng.permutation(order[labels == label]) for label in np.unique(labels)]
+    rows = np.sort(np.concatenate([mine[: len(mine) // 2 * 2] for mine in shuffled]))
+    if len(rows) < 4 or len(np.unique(part[rows] == 0)) < 2:
+        raise DataError(f"expected at least two rows of a class, in train and outside, got {len(rows)}: give more data")
+    return rows
+
+
+def _counts(part: Array) -> list[str]:
+    return [f"{int((part == code).sum())} {name}" for code, name in enumerate(_PARTS) if (part == code).any()]

@@ -1,0 +1,172 @@
+"""From a folder with a model and a table to a verdict and back: init, audit, explain, replay, compare, resume."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import skops.io
+from sklearn.linear_model import LogisticRegression
+
+from casemate import cli
+from casemate.core.report import Timings
+from casemate.report import json as report_json
+
+SCRIPT = "from casemate.cli import main; main()"
+FAIRNESS = ("--only", "fairness/group_gaps", "--set", "fairness/group_gaps.positive=yes")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder in which a biased model and its data lie: the model gives women `yes` far less often."""
+    folder = tmp_path_factory.mktemp("credit")
+    rng = np.random.default_rng(0)
+    for name in ("train", "test"):
+        sex = rng.integers(0, 2, 1200)
+        score = rng.normal(size=1200) + 2.0 * sex
+        label = np.where(score + rng.normal(scale=0.3, size=1200) > 1.0, "yes", "no")
+        frame = pd.DataFrame({"score": score, "sex": sex, "label": label})
+        frame.to_csv(folder / f"{name}.csv", index=False)
+        if name == "train":
+            model = LogisticRegression().fit(frame[["score", "sex"]], frame["label"])
+            skops.io.dump(model, folder / "model.skops")
+    return folder
+
+
+@pytest.fixture
+def at(made, tmp_path, monkeypatch):
+    """A copy of that folder as the working directory, with a casemate.toml."""
+    for file in made.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "casemate.toml").write_text(
+        '[model]\npath = "model.skops"\n\n[data]\ntest = "test.csv"\ntrain = "train.csv"\ntarget = "label"\n'
+        'sensitive = ["sex"]\n\n[audit]\nprofile = "quick"\n'
+    )
+    return tmp_path
+
+
+def asked(capsys, *arguments):
+    code = cli.run(arguments)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_init_writes_a_configuration_that_audits_and_never_overwrites_one(capsys, at):
+    (at / "casemate.toml").unlink()
+    code, out, _ = asked(capsys, "init")
+    assert code == 0
+    text = (at / "casemate.toml").read_text()
+    assert text in out
+    for part in ("model.skops", "test.csv", "train.csv", "label", "sex"):
+        assert part in text
+    (at / "casemate.toml").write_text(text + "# mine\n")
+    code, _, err = asked(capsys, "init")
+    assert (code, err.count("--force")) == (2, 1)
+    assert (at / "casemate.toml").read_text().endswith("# mine\n")
+    assert asked(capsys, "init", "--force")[0] == 0
+    assert asked(capsys, "audit", *FAIRNESS)[0] == 1
+
+
+def test_init_where_there_is_nothing_writes_nothing(capsys, tmp_path):
+    assert asked(capsys, "init", str(tmp_path))[0] == 2
+    assert asked(capsys, "init", str(tmp_path / "nowhere"))[0] == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_line_from_audit_to_replay(capsys, at):
+    code, out, err = asked(capsys, "audit", *FAIRNESS)
+    assert code == 1, err
+    assert "Failed: at least one gate does not hold." in out
+    assert "casemate-report/report.html" in out
+    report = report_json.loads((at / "casemate-report" / "report.json").read_bytes())
+    assert report.ruling.exit_code == 1
+    finding = report.findings[0]
+    assert finding.id in out
+    assert finding.id in (at / "casemate-report" / "report.html").read_text()
+    code, out, _ = asked(capsys, "explain", finding.fingerprint)
+    assert (code, finding.mend in " ".join(out.split())) == (0, True)
+    code, out, err = asked(capsys, "replay", finding.id)
+    assert code == 0, err
+    assert "It holds." in out
+    code, out, _ = asked(capsys, "list", "runs")
+    assert (code, report.timings.run in out, "failed" in out) == (0, True, True)
+
+
+def test_evidence_that_was_changed_does_not_replay(capsys, at):
+    asked(capsys, "audit", *FAIRNESS)
+    report = report_json.loads((at / "casemate-report" / "report.json").read_bytes())
+    finding = report.findings[0]
+    path = at / "casemate-report" / report.files[finding.evidence[0].files[0]]
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert asked(capsys, "replay", finding.id)[0] == 1
+
+
+def test_the_same_seed_gives_the_same_report_and_compare_finds_no_difference(capsys, at):
+    for name in ("a", "b"):
+        asked(capsys, "audit", *FAIRNESS, "--output", name, "--seed", "7")
+    a, b = (report_json.loads((at / name / "report.json").read_bytes()) for name in ("a", "b"))
+    assert replace(a, timings=Timings()) == replace(b, timings=Timings())
+    assert a.seed == 7
+    code, out, _ = asked(capsys, "compare", "a", "b")
+    assert code == 0
+    rows = [line for line in out.splitlines() if line.startswith("fairness.selection_gap")]
+    assert rows
+    assert not [row for row in rows if row.split()[-1] == "yes"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["nowhere.toml"], "nowhere.toml"),
+        (["--only", "nonsense/nothing"], "nonsense/nothing"),
+        (["--set", "fairness/group_gaps.nonsense=1"], "nonsense"),
+        (["--budget", "soon"], "soon"),
+        (["--executor", "nonsense"], "nonsense"),
+        (["--resume"], "resume"),
+        (["--resume", "abcdef123456"], "abcdef123456"),
+    ],
+)
+def test_a_wrong_order_is_2_and_writes_no_report(capsys, at, arguments, part):
+    code, out, err = asked(capsys, "audit", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error:")
+    assert part in err
+    assert not (at / "casemate-report").exists()
+
+
+def begun(store):
+    """Whether the store holds a run, asked without the store's own code, which would make one."""
+    if not store.exists():
+        return False
+    with contextlib.closing(sqlite3.connect(store)) as connection, contextlib.suppress(sqlite3.OperationalError):
+        return connection.execute("select count(*) from runs").fetchone()[0] > 0
+    return False
+
+
+def test_an_interrupted_audit_says_how_to_go_on_and_goes_on(at):
+    command = [sys.executable, "-c", SCRIPT, "audit", "--only", "preflight"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen(
+        command, cwd=at, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not begun(at / ".casemate" / "store.db") and time.monotonic() < deadline:
+        time.sleep(0.005)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert (running.returncode, out) == (130, "")
+    assert err == "interrupted: nothing is lost; `casemate audit --resume` continues\n"
+    assert not (at / "casemate-report" / "report.json").exists()
+    again = subprocess.run([*command, "--resume"], cwd=at, env=environment, capture_output=True, text=True, check=False)
+    assert again.returncode in (0, 1, 3), again.stderr
+    assert (at / "casemate-report" / "report.json").exists()

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.evasion.makers import NORMS, attacked, batch_from, cnn, image_case, image_schema, torch_linear, torch_model
+from torch import nn
+
+from casemate.core.bracket import Goal
+from casemate.core.budget import Meter
+from casemate.core.case import Case
+from casemate.core.data import Data, Splits
+from casemate.core.facets import DataKind
+from casemate.core.lab import Lab
+from casemate.core.norms import Norm, distance
+from casemate.core.schema import Feature, FeatureKind, Schema
+from casemate.engine.harness import wrong
+from casemate.errors import BudgetExhausted, ConfigError, UsageError
+from casemate.evasion.apgd import ApgdOptions, apgd
+from casemate.evasion.climb import checkpoints
+from casemate.evasion.linear import linear_attack
+from casemate.evasion.losses import dlr, margin
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("loss", ["ce", "dlr", "margin"])
+def test_it_breaks_every_sample_of_a_linear_model_at_one_percent_above_the_optimum(norm: Norm, loss: str) -> None:
+    """Every radius its own: the model is scaled so that each sample's optimum is the same, one sample at a time."""
+    case = image_case(torch_linear(), n=40)
+    exact, _ = attacked(linear_attack, case, Goal(norm, float("inf")))
+    options = ApgdOptions(steps=100, losses=(loss,), targets=9)
+    for row in range(0, 40, 4):
+        if exact.upper[row] > 0:
+            goal = Goal(norm, float(exact.upper[row]) * 1.01)
+            ledger, _ = attacked(apgd, case, goal, options=options, batch=batch_from(case, slice(row, row + 1)))
+            assert ledger.upper[0] <= goal.eps * (1 + 1e-6)
+            assert ledger.upper[0] >= exact.upper[row] * (1 - 1e-4)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 1000), st.floats(0.01, 0.5), st.sampled_from(NORMS))
+def test_claims_lie_inside_ball_and_bounds_and_leave_fixed_features_alone(seed: int, eps: float, norm: Norm) -> None:
+    """In float64 and without tolerance, on a table whose features have bounds, scales and an immutable column."""
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    scales = rng.uniform(0.1, 10, size=5)
+    features = tuple(Feature(f"f{i}", lo=-2.0, hi=3.0, scale=float(s), immutable=i == 1) for i, s in enumerate(scales))
+    schema = Schema(DataKind.TABLE, (5,), features)
+    model = torch_model(nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 3)))
+    x = rng.uniform(-2, 3, size=(16, 5))
+    case = Case(model=model, splits=Splits(test=Data(x, schema, model.labels(x))))
+    batch = batch_from(case)
+    lab = Lab("evasion/apgd", seed, options=ApgdOptions(steps=8, losses=("margin",), targets=1))
+    for claim in apgd(case, batch, Goal(norm, eps), lab):
+        assert claim.x is not None
+        far = distance(norm, batch.x[claim.rows], claim.x, schema.scale)
+        assert np.all(far <= eps * (1 + 1e-12))
+        assert np.all((claim.x >= -2.0) & (claim.x <= 3.0))
+        assert np.all(claim.x[:, 1] == batch.x[claim.rows, 1])
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_sample_fares_the_same_whichever_samples_share_its_batch(norm: Norm) -> None:
+    case = image_case(torch_model(cnn()), n=48)
+    goal = Goal(norm, 0.12 if norm is Norm.LINF else 0.8)
+    options = ApgdOptions(steps=20, targets=1)
+    whole, _ = attacked(apgd, case, goal, options=options)
+    for rows in (np.arange(0, 48, 3), np.arange(47, 0, -5)):
+        part, _ = attacked(apgd, case, goal, options=options, batch=batch_from(case, rows))
+        assert np.array_equal(part.broken(goal.eps), whole.broken(goal.eps)[rows])
+    assert 0.2 < whole.broken(goal.eps).mean() < 1
+
+
+def test_a_sample_leaves_the_batch_in_the_step_that_breaks_it() -> None:
+    case = image_case(torch_model(cnn()), n=64)
+    ledger, lab = attacked(apgd, case, Goal(Norm.LINF, 0.5), options=ApgdOptions(steps=100))
+    assert ledger.broken(0.5).all()
+    assert lab.meter.spent.backwards < 64 * 10  # of 64 * 100 without leaving
+
+
+def test_what_was_claimed_before_the_budget_ended_stays() -> None:
+    case = image_case(torch_model(cnn()), n=64)
+    ledger, lab = attacked(apgd, case, Goal(Norm.LINF, 0.12), options=ApgdOptions(steps=100), limit=1200)
+    assert lab.meter.refusals == 1
+    found = (ledger.upper > 0) & np.isfinite(ledger.upper)
+    assert 0 < found.sum() < 64
+    assert np.all(wrong(case.the_model(), ledger.witness[found], case.data("test").labels[found]))
+
+
+def test_a_budget_that_ends_raises_after_the_claims() -> None:
+    case = image_case(torch_model(cnn()), n=64)
+    lab = Lab("evasion/apgd", 0, options=ApgdOptions(steps=100), meter=Meter(limit=1200))
+    claims = apgd(case, batch_from(case), Goal(Norm.LINF, 0.12), lab)
+    assert len(next(claims).rows) > 0
+    with pytest.raises(BudgetExhausted):
+        list(claims)
+
+
+def test_the_target_is_the_only_success_of_a_targeted_goal() -> None:
+    case = image_case(torch_model(cnn()), n=48)
+    ledger, _ = attacked(apgd, case, Goal(Norm.LINF, 0.3, target=8), options=ApgdOptions(steps=40))
+    found = ledger.upper_by == "evasion/apgd"
+    assert found.sum() > 10
+    assert np.all(case.the_model().labels(ledger.witness[found]) == 8)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("loss", ["ce", "dlr", "margin"])
+def test_every_loss_works_with_two_and_three_classes(classes: int, loss: str) -> None:
+    torch.manual_seed(classes)
+    model = torch_model(nn.Sequential(nn.Flatten(), nn.Linear(16, classes)))
+    x = np.random.default_rng(0).uniform(0, 1, size=(30, 1, 4, 4)).astype(np.float32)
+    case = Case(model=model, splits=Splits(test=Data(x, image_schema(1, 4, 4), model.labels(x))))
+    ledger, _ = attacked(apgd, case, Goal(Norm.LINF, 0.9), options=ApgdOptions(steps=20, losses=(loss,), targets=9))
+    targeted, _ = attacked(apgd, case, Goal(Norm.LINF, 0.9, target=1), options=ApgdOptions(steps=20, losses=(loss,)))
+    assert np.isfinite(ledger.upper).sum() >= 15
+    assert np.isfinite(targeted.upper).sum() >= 5
+
+
+@given(st.integers(0, 10**6), st.floats(1e-3, 1e3), st.floats(-50, 50))
+def test_dlr_is_unchanged_when_logits_are_shifted_or_scaled(seed: int, factor: float, shift: float) -> None:
+    z = torch.tensor(np.random.default_rng(seed).normal(size=(5, 6)))
+    y, target = torch.arange(5), (torch.arange(5) + 1) % 6
+    for aim in (None, target):
+        assert torch.allclose(dlr(z, y, aim), dlr(z * factor + shift, y, aim), rtol=1e-6, atol=1e-9)
+    assert torch.equal(margin(z, y, None) > 0, z.argmax(1) != y)
+
+
+def test_the_checkpoints_are_those_of_the_paper() -> None:
+    """p = 0, .22, .41, .57, .70, .80, .87, .93, .99 (section 3, with the code's .03 and .06)."""
+    assert sorted(checkpoints(100)) == [22, 41, 57, 70, 80, 87, 93, 99]
+
+
+def test_whole_numbers_stay_whole() -> None:
+    features = (Feature("count", kind=FeatureKind.INTEGER, lo=0, hi=10), Feature("size", lo=0, hi=10))
+    layer = nn.Linear(2, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
+        layer.bias.copy_(torch.tensor([6.5, 0.0]))
+    model = torch_model(nn.Sequential(layer))
+    x = np.array([[2.0, 2.0], [1.0, 3.2]])
+    case = Case(
+        model=model, splits=Splits(test=Data(x, Schema(DataKind.TABLE, (2,), features), np.zeros(2, dtype=int)))
+    )
+    ledger, _ = attacked(apgd, case, Goal(Norm.LINF, 1.7), options=ApgdOptions(steps=20))
+    assert np.isfinite(ledger.upper).all()
+    assert np.array_equal(ledger.witness[:, 0], np.rint(ledger.witness[:, 0]))
+
+
+def test_it_refuses_what_it_cannot_do() -> None:
+    case = image_case(torch_linear(), n=4)
+    with pytest.raises(UsageError, match="finite eps"):
+        attacked(apgd, case, Goal(Norm.LINF, float("inf")))
+    with pytest.raises(ConfigError, match="expected a loss"):
+        attacked(apgd, case, Goal(Norm.LINF, 0.1), options=replace(ApgdOptions(), losses=("hinge",)))

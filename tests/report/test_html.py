@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from tests.report import samples
+
+from casemate.core.judgement import TABLE
+from casemate.report import drawing, html, words
+
+HOSTILE = "<script>alert(1)</script>"
+VOID = {"meta", "br", "img", "input", "hr", "link"}
+
+
+class Page(HTMLParser):
+    """Collects elements and text; fails on unbalanced ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.text.append(data)
+
+
+def parsed(page: str) -> Page:
+    reader = Page()
+    reader.feed(page)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+@pytest.mark.parametrize("report", [samples.report(), samples.passing()], ids=["failed", "passed"])
+def test_the_page_is_well_formed_offline_and_small(report):
+    page = html.render(report)
+    reader = parsed(page)
+    assert len(page.encode()) < 400_000
+    assert not {"script", "link", "iframe", "object", "img"} & {tag for tag, _ in reader.elements}
+    outward = [
+        v for _, attributes in reader.elements for k, v in attributes.items() if k in ("href", "src", "xlink:href")
+    ]
+    assert outward == []
+    assert "url(" not in page
+    assert "@import" not in page
+    assert not [k for _, attributes in reader.elements for k in attributes if k.startswith("on")]
+    assert any("default-src 'none'" in (a.get("content") or "") for _, a in reader.elements)
+
+
+def test_what_a_model_or_data_brings_in_is_shown_as_text():
+    report = samples.report(label=HOSTILE)
+    report = replace(
+        report,
+        name=HOSTILE,
+        versions={HOSTILE: HOSTILE},
+        settings={HOSTILE: {HOSTILE: HOSTILE}, "other": [HOSTILE]},
+        files={'"><img src=x onerror=alert(1)>': HOSTILE},
+        notes=(HOSTILE,),
+    )
+    page = html.render(report)
+    reader = parsed(page)
+    assert "<script" not in page
+    assert "onerror=alert(1)>" not in page
+    assert not {"script", "img"} & {tag for tag, _ in reader.elements}
+    assert "".join(reader.text).count(HOSTILE) >= 8
+
+
+def test_the_verdict_and_every_gate_are_told_in_words():
+    report = samples.report()
+    text = " ".join(" ".join(parsed(html.render(report)).text).split())
+    assert words.VERDICT[report.ruling.status] in text
+    for gate in report.ruling.gates:
+        assert f"{gate.status} {gate.gate}" in text
+        assert all(part in text for part in gate.reason.split("; "))
+
+
+def test_every_outcome_has_its_place():
+    report = samples.report()
+    text = " ".join(parsed(html.render(report)).text)
+    for finding in report.findings:
+        assert finding.id in text
+        assert words.sentence(finding.mend) in text
+    for outcome in report.untested:
+        assert outcome.plugin in text
+    assert "at most" in text
+    assert "at least" in text
+    assert "lightgbm" in text
+    assert "the last layer is a softmax on purpose" in text
+
+
+def test_an_accepted_finding_does_not_count_among_the_open_ones():
+    page = " ".join(html.render(samples.report()).split())
+    assert "<b>6</b> findings" in page
+    assert "(1 high, 3 medium, 2 low)" in page
+    assert "<b>1</b> accepted" in page
+
+
+def test_equal_reports_give_equal_pages():
+    assert html.render(samples.report()) == html.render(samples.report())
+
+
+@pytest.mark.parametrize("outcome", samples.outcomes(), ids=lambda o: o.plugin)
+def test_a_bar_covers_its_width_and_holds_its_value(outcome):
+    for item in outcome.evidence:
+        bar = drawing.bar(item)
+        if bar is None:
+            assert item.quantity not in TABLE or item.quantity == "defect"
+            continue
+        assert 0 <= bar.low <= bar.value <= bar.high <= 100
+        assert bar.zones[0].x == 0
+        assert bar.zones[-1].x + bar.zones[-1].width == pytest.approx(100, abs=0.05)
+        for zone, following in zip(bar.zones, bar.zones[1:], strict=False):
+            assert zone.x + zone.width == pytest.approx(following.x, abs=0.05)
+
+
+@pytest.mark.parametrize("outcome", samples.outcomes(), ids=lambda o: o.plugin)
+def test_a_bar_puts_a_value_into_the_zone_of_its_severity(outcome):
+    for item in outcome.evidence:
+        bar = drawing.bar(item)
+        if bar is None:
+            continue
+        unit = item.baseline if item.quantity == "lift" and item.baseline else 1.0
+        zone = next(z for z in bar.zones if z.x <= bar.value <= z.x + z.width)
+        assert zone.word == TABLE[item.quantity].at(item.value / unit)
+
+
+def test_a_curve_joins_upper_and_lower_bounds_of_one_norm():
+    (curve,) = drawing.curves(samples.report())
+    assert curve.title == "norm = linf"
+    assert [(s.metrics, s.upper, len(s.points)) for s in curve.series] == [
+        ("evasion.robust_accuracy", True, 3),
+        ("evasion.certified_accuracy", False, 4),
+    ]
+    for series in curve.series:
+        assert [p.x for p in series.points] == sorted(p.x for p in series.points)
+        assert all(p.y_high <= p.y <= p.y_low for p in series.points)
+    assert curve.certified
+    assert len(curve.band.split()) == 7
+
+
+def test_a_curve_takes_the_tightest_bound_of_each_metric():
+    # A gate's eps and the eps of a curve were drawn as two lines over each other.
+    evidence = [
+        replace(samples.ROBUST, name=name).measured(
+            samples.share(*numbers), method="m", about="linf", at={"norm": "linf", "eps": eps}
+        )
+        for name, eps, numbers in (
+            ("a.robust", 0.1, (0.7, 0.6, 0.8)),
+            ("a.curve", 0.1, (0.6, 0.5, 0.7)),
+            ("a.curve", 0.05, (0.9, 0.8, 0.95)),
+        )
+    ]
+    found = tuple(samples.judge("a/b", evidence))
+    (curve,) = drawing.curves(replace(samples.report(), outcomes=found))
+    assert curve.title == "linf"
+    (line,) = curve.series
+    assert line.metrics == "a.curve, a.robust"
+    assert [(p.item.at["eps"], p.item.value) for p in line.points] == [(0.05, 0.9), (0.1, 0.6)]
+
+
+def test_a_leak_s_eps_is_no_attacker_s_eps():
+    item = samples.AUC.measured(samples.share(0.6, 0.5, 0.7), method="m", at={"eps": 1.0})
+    found = tuple(samples.judge("a/b", [item, replace(item, at={"eps": 2.0})]))
+    assert drawing.curves(replace(samples.report(), outcomes=found)) == []
+
+
+def test_without_a_certificate_the_truth_may_lie_anywhere_below():
+    report = samples.report()
+    bare = tuple(o for o in report.outcomes if not (o.plugin == "evasion/standard" and o.about == "notes"))
+    (curve,) = drawing.curves(replace(report, outcomes=bare))
+    assert not curve.certified
+    bottom = drawing.HEIGHT - drawing.BOTTOM
+    assert curve.band.endswith(f",{bottom}")
+    assert "anywhere below it" in html.render(replace(report, outcomes=bare))
+
+
+def test_a_single_eps_is_no_curve():
+    assert drawing.curves(samples.passing()) == []
+
+
+def test_no_number_of_a_picture_is_broken():
+    assert not re.search(r"(nan|inf)%|\"(nan|inf)\"", html.render(samples.report()))

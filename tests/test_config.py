@@ -1,0 +1,403 @@
+"""casemate.toml: every key, every refusal, and the case that comes of it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from casemate.adapters.sklearn import save_skops
+from casemate.config import case_of, load, policy_of, propose
+from casemate.core.facets import DataKind, Facet, Profile
+from casemate.core.model import Task
+from casemate.core.outcome import Severity
+from casemate.errors import ConfigError, DataError, ModelError
+
+RNG = np.random.default_rng(1)
+FRAME = pd.DataFrame(
+    {"pay": RNG.normal(size=80), "town": RNG.choice(["ulm", "bern"], 80), "sex": RNG.choice(["f", "m"], 80)}
+)
+BOUGHT = np.where((FRAME["pay"] > 0) ^ (FRAME["town"] == "bern"), "yes", "no")
+SOURCE = """
+import numpy as np
+from torch import nn
+from helper import WIDTH
+
+def build():
+    return nn.Sequential(nn.Flatten(), nn.Linear(WIDTH, 2))
+
+def fit(data, init, rng):
+    module = build()
+    nn.init.constant_(module[1].weight, init.get("value", 0.5))
+    return module.eval()
+
+fit.knobs = {"value": (0.5, 0.1)}
+
+def broken(data, init, rng):
+    raise RuntimeError("the disk is full")
+
+def nothing(data, init, rng):
+    return None
+
+def answers(x):
+    return np.tile([0.25, 0.75], (len(x), 1))
+
+def estimator():
+    from sklearn.dummy import DummyClassifier
+    return DummyClassifier().fit(np.zeros((4, 4)), [0, 1, 1, 1])
+
+def fails():
+    raise OSError("no licence")
+
+def torch_recipe():
+    from casemate.engine.trainers import TorchRecipe
+    return TorchRecipe(build, epochs=1)
+"""
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A folder with a pipeline on a table, and its casemate.toml."""
+    columns = ColumnTransformer([("n", StandardScaler(), ["pay"]), ("c", OneHotEncoder(), ["town", "sex"])])
+    save_skops(tmp_path / "model.skops", make_pipeline(columns, LogisticRegression(C=2.0)).fit(FRAME, BOUGHT))
+    whole = FRAME.assign(label=BOUGHT)
+    whole[:60].to_parquet(tmp_path / "train.parquet")
+    whole[60:].to_csv(tmp_path / "test.csv", index=False)
+    return write(
+        tmp_path,
+        """
+        name = "shop"
+        [model]
+        path = "model.skops"
+        accuracy = 0.9
+        [data]
+        test = "test.csv"
+        train = "train.parquet"
+        target = "label"
+        sensitive = ["sex"]
+        [schema."pay"]
+        lo = -9
+        hi = 9
+        """,
+    )
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with images, code and weights, and no casemate.toml."""
+    from safetensors.torch import save_file
+    from torch import full
+
+    (tmp_path / "helper.py").write_text("WIDTH = 4\n")
+    (tmp_path / "net.py").write_text(SOURCE)
+    save_file({"1.weight": full((2, 4), 0.5), "1.bias": full((2,), 0.0)}, tmp_path / "net.safetensors")
+    np.savez(tmp_path / "test.npz", x=RNG.random((20, 2, 2)), y=np.arange(20) % 2)
+    return tmp_path
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "casemate.toml"
+    path.write_text("\n".join(line.strip() for line in text.strip().splitlines()), encoding="utf-8")
+    return path
+
+
+# -------------------------------------------------------------------------------------------------------------- loading
+
+
+def test_every_key_of_the_design_is_read(tmp_path: Path) -> None:
+    settings = load(
+        write(
+            tmp_path,
+            """
+            [model]
+            path = "model.pt"
+            factory = "pkg.module:build"
+            [data]
+            test = "test.parquet"
+            train = "/data/train.parquet"
+            target = "label"
+            sensitive = ["sex"]
+            bounds = [0, 255]
+            kind = "image"
+            [train]
+            recipe = "pkg.module:fit"
+            [audit]
+            profile = "quick"
+            budget = { propagations = 2_000_000 }
+            seed = 7
+            threads = 2
+            executor = "pool:2"
+            [probe."evasion/standard"]
+            norm = "linf"
+            eps = [0.05, 0.1, 0.2]
+            [policy]
+            fail_on = "medium"
+            [[policy.gate]]
+            metric = "evasion.robust_accuracy"
+            at = { norm = "linf", eps = 0.1 }
+            min = 0.5
+            [[policy.accept]]
+            finding = "fairness/group_gaps"
+            until = 2027-03-31
+            reason = "model retired in March"
+            """,
+        )
+    )
+    assert settings.model.path == tmp_path / "model.pt"
+    assert settings.data.files == {"test": tmp_path / "test.parquet", "train": Path("/data/train.parquet")}
+    assert settings.data.kind is DataKind.IMAGE
+    assert settings.audit.profile is Profile.QUICK
+    assert settings.audit.budget == {"propagations": 2_000_000}
+    assert (settings.audit.seed, settings.audit.threads, settings.audit.executor) == (7, 2, "pool:2")
+    assert settings.probe == {"evasion/standard": {"norm": "linf", "eps": [0.05, 0.1, 0.2]}}
+    policy = policy_of(settings)
+    assert policy.fail_on is Severity.MEDIUM
+    assert (policy.gates[0].metric, policy.gates[0].min) == ("evasion.robust_accuracy", 0.5)
+    assert policy.gates[0].at == {"norm": "linf", "eps": 0.1}
+    assert policy.accepted[0].until == dt.date(2027, 3, 31)
+
+
+def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, ""))
+    assert settings.audit.profile is Profile.STANDARD
+    assert policy_of(settings).fail_on is Severity.HIGH
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[modle]\npath = 'a'", "a key of the file in casemate.toml, got 'modle': did you mean model"),
+        ("[data]\ntset = 'a'", "a key of data in casemate.toml, got 'tset': did you mean test"),
+        ("[audit]\nprofil = 'quick'\nseed = 'x'", "got 'profil': did you mean profile"),
+        ("[[policy.gate]]\nmetrik = 'a'\nmin = 1", "got 'metrik': did you mean metric"),
+        ("[[policy.gate]]\nmetric = 'a'", "min or max in a gate at policy.gate.0"),
+        ("[[policy.accept]]\nfinding = 'a'\nreason = 'b'", "policy.accept.0.until in casemate.toml, got nothing"),
+        ("[[policy.accept]]\nfinding = 'a'\nreason = ''\nuntil = 2027-01-01", "policy.accept.0.reason"),
+        ("[[policy.accept]]\nfinding = 'a'\nreason = 'b'\nuntil = 'soon'", "policy.accept.0.until"),
+        ("[data]\ntarget = 5", "a valid string at data.target in casemate.toml, got 5"),
+        ("[data]\nsensitive = 'sex'", "data.sensitive"),
+        ("[data]\nbounds = [1, 0]", "low < high at data.bounds"),
+        ("[data]\nkind = 'picture'", "'image', 'table' or 'text' at data.kind"),
+        ("[data]\none_hot = 'yes'", "data.one_hot"),
+        ("[audit]\nseed = '3'", "audit.seed"),
+        ("[audit]\nseed = -1", "greater than or equal to 0 at audit.seed"),
+        ("[audit]\nbudget = 'long'", "a budget such as '15m'"),
+        ("[audit]\nbudget = { minutes = 3 }", "a budget such as '15m'"),
+        ("[audit]\nexecutor = 'cloud'", "audit.executor"),
+        ("[audit]\nprofile = 'fast'", "'quick', 'standard' or 'full' at audit.profile"),
+        ("[policy]\nfail_on = 'awful'", "policy.fail_on"),
+        ("[model]\nclasses = ['one']", "model.classes"),
+        ("[model]\naccuracy = 97", "model.accuracy"),
+        ("model = 3", "at model"),
+        ("[probe]\neps = 3", "probe.eps"),
+        ("[model\npath = 'a'", "expected TOML in casemate.toml"),
+        ("[model]\npath = 'a'\npath = 'b'", "expected TOML in casemate.toml"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_its_place(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(write(tmp_path, text))
+    assert str(caught.value).startswith("expected ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_other_encodings_are_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="casemate init"):
+        load(tmp_path / "casemate.toml")
+    (tmp_path / "casemate.toml").write_bytes("name = 'M\xfcnchen'".encode("latin-1"))
+    with pytest.raises(ConfigError, match="expected TOML"):
+        load(tmp_path / "casemate.toml")
+
+
+# ------------------------------------------------------------------------------------------------------------- the case
+
+
+def test_a_table_and_an_estimator_become_a_case(table: Path) -> None:
+    case = case_of(load(table))
+    assert case.name == "shop"
+    assert case.declared == {"accuracy": 0.9}
+    assert {Facet.TRAIN, Facet.TEST, Facet.GROUPS, Facet.RECIPE, Facet.SCORES, Facet.LOGITS, Facet.FILE} <= case.offers
+    assert case.schema is not None
+    assert (case.schema.features[0].lo, case.schema.features[0].hi) == (-9, 9)
+    test = case.data("test")
+    expected = case.the_model().estimator.predict(FRAME[60:])
+    np.testing.assert_array_equal(np.array(["no", "yes"])[case.the_model().labels(test.x)], expected)
+    assert case.recipe is not None
+    assert case.recipe.settings == {"C": 2.0}
+    again = case.recipe.fit(case.data("train"), {"C": 0.1}, np.random.default_rng(0))
+    assert again.classes == ("no", "yes")
+
+
+def test_the_same_settings_make_the_same_case(table: Path) -> None:
+    first, second = case_of(load(table)), case_of(load(table))
+    assert first.bundle == second.bundle
+    assert first.data("test").digest == second.data("test").digest
+    assert first.recipe is not None
+    assert second.recipe is not None
+    assert first.recipe.digest == second.recipe.digest
+
+
+def test_data_alone_is_a_case(table: Path) -> None:
+    case = case_of(load(write(table.parent, "[data]\ntest = 'test.csv'\ntarget = 'label'")))
+    assert case.model is None
+    assert Facet.TEST in case.offers
+
+
+def test_a_regressor_reads_its_targets_as_numbers(tmp_path: Path) -> None:
+    x = RNG.normal(size=(30, 2))
+    save_skops(tmp_path / "m.skops", Ridge().fit(x, x[:, 0]))
+    pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "y": x[:, 0]}).to_parquet(tmp_path / "t.parquet")
+    case = case_of(load(write(tmp_path, "[model]\npath='m.skops'\n[data]\ntest='t.parquet'\ntarget='y'")))
+    assert case.the_model().task is Task.REGRESSION
+    np.testing.assert_array_equal(case.data("test").labels, x[:, 0])
+
+
+def toml(model: str, more: str = "") -> str:
+    return f"[model]\n{model}\n[data]\ntest = 'test.npz'\n{more}"
+
+
+def test_weights_a_factory_and_a_recipe_come_from_the_folder_and_travel(images: Path) -> None:
+    text = toml("path = 'net.safetensors'\nfactory = 'net:build'", "[train]\nrecipe = 'net:fit'")
+    case = case_of(load(write(images, text)))
+    assert str(images) not in sys.path
+    assert case.the_model().notes["mode"] == "eval"
+    assert case.recipe is not None
+    assert case.recipe.knobs == {"value": (0.5, 0.1)}
+    model = case.recipe.fit(case.data("test"), {"value": 0.1}, np.random.default_rng(0))
+    assert float(model.module[1].weight.detach().max()) == pytest.approx(0.1)
+    # Another process finds no module `net`: the recipe has to bring its code along.
+    (images / "parcel").write_bytes(cloudpickle.dumps(case))
+    code = (
+        "import sys, cloudpickle, numpy as np; case = cloudpickle.loads(open(sys.argv[1], 'rb').read());"
+        "print(case.recipe.fit(case.data('test'), {}, np.random.default_rng(0)).labels(case.data('test').x).sum())"
+    )
+    command = [sys.executable, "-c", code, str(images / "parcel")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("spec", ["net:torch_recipe", "net:fit"])
+def test_a_recipe_may_be_a_function_or_a_torch_recipe(spec: str, images: Path) -> None:
+    case = case_of(load(write(images, toml("factory = 'net:build'", f"[train]\nrecipe = '{spec}'"))))
+    assert case.recipe is not None
+    assert case.recipe.fit(case.data("test"), {}, np.random.default_rng(0)).classes == ("0", "1")
+
+
+def test_settings_of_a_recipe_are_fixed_by_the_file(images: Path) -> None:
+    text = toml("factory = 'net:build'", "[train]\nrecipe = 'net:fit'\nsettings = { value = 0.25 }")
+    case = case_of(load(write(images, text)))
+    assert case.recipe is not None
+    model = case.recipe.fit(case.data("test"), {}, np.random.default_rng(0))
+    assert float(model.module[1].weight.detach().max()) == 0.25
+
+
+def test_a_function_is_a_model_with_declared_outputs(images: Path) -> None:
+    case = case_of(load(write(images, toml("function = 'net:answers'\noutputs = 'scores'\nclasses = ['a', 'b']"))))
+    assert case.offers >= {Facet.SCORES, Facet.LABELS}
+    np.testing.assert_array_equal(case.the_model().labels(case.data("test").x), 1)
+
+
+def test_a_factory_alone_builds_any_model(images: Path) -> None:
+    assert case_of(load(write(images, toml("factory = 'net:estimator'")))).the_model().framework == "sklearn"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("", ConfigError, "model or data, got neither"),
+        (toml("path = 'absent.skops'"), ModelError, "got nothing at"),
+        (toml("path = 'net.safetensors'"), ConfigError, "model.factory beside the weights net.safetensors"),
+        (toml("path = 'net.safetensors'\nfactory = 'net:fails'"), ModelError, "OSError: no licence"),
+        (toml("factory = 'net:fails'"), ModelError, "OSError: no licence"),
+        (toml("factory = 'nett:build'"), ModelError, "expected a module nett"),
+        (toml("path = 'net.py'"), ModelError, "convert it, or name a function"),
+        (toml("function = 'net:answers'\nfactory = 'net:build'"), ConfigError, "name one model"),
+        (toml("factory = 'net:build'\noutputs = 'labels'"), ConfigError, "for a function only"),
+        (toml("factory = 'net:build'", "target = 'z'\nsensitive = ['sex']"), DataError, "an array 'sex'"),
+        (toml("factory = 'net:build'", "[train]\nrecipe = 'net:answers'"), ModelError, r"fit\(data, init, rng\)"),
+        (toml("factory = 'net:build'", "[train]\nrecipe = 'net:fails'"), ModelError, "OSError: no licence"),
+        (toml("factory = 'net:build'", "[train]\nsettings = { a = 1 }"), ConfigError, "train.recipe beside"),
+        (toml("factory = 'net:build'\nclasses = ['a', 'b', 'c']"), ModelError, "expected 3 logits"),
+        ("[data]\ntest = 'absent.csv'", DataError, "got nothing at"),
+    ],
+)
+def test_a_case_that_cannot_be_made_is_one_clear_error(text: str, kind: Any, message: str, images: Path) -> None:
+    with pytest.raises(kind, match=message):
+        case_of(load(write(images, text)))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"), [("broken", "RuntimeError: the disk is full"), ("nothing", "got NoneType")]
+)
+def test_a_recipe_that_fails_says_so_in_its_own_words(recipe: str, message: str, images: Path) -> None:
+    case = case_of(load(write(images, toml("factory = 'net:build'", f"[train]\nrecipe = 'net:{recipe}'"))))
+    assert case.recipe is not None
+    with pytest.raises(ModelError, match=message):
+        case.recipe.fit(case.data("test"), {}, np.random.default_rng(0))
+
+
+def test_trust_is_asked_for_and_recorded(table: Path) -> None:
+    import pickle
+
+    from casemate.adapters.sklearn import load_skops
+
+    (table.parent / "m.pkl").write_bytes(pickle.dumps(load_skops(table.parent / "model.skops")))
+    path = write(table.parent, "[model]\npath = 'm.pkl'\n[data]\ntest = 'test.csv'\ntarget = 'label'")
+    with pytest.raises(ModelError, match="--trust"):
+        case_of(load(path))
+    assert "trust" in case_of(load(path, trust=True)).the_model().notes
+
+
+# ------------------------------------------------------------------------------------------------------------- proposal
+
+
+def test_a_proposal_for_a_table_audits_without_an_edit(table: Path) -> None:
+    text = propose(table.parent)
+    assert 'target = "label"' in text
+    assert 'sensitive = ["sex"]' in text
+    table.write_text(text, encoding="utf-8")
+    case = case_of(load(table))
+    assert {Facet.TRAIN, Facet.TEST, Facet.GROUPS, Facet.SCORES, Facet.RECIPE} <= case.offers
+
+
+def test_a_proposal_for_images_finds_factory_recipe_and_kind(images: Path) -> None:
+    text = propose(images)
+    for line in ('factory = "net:build"', 'recipe = "net:fit"', 'kind = "image"', 'test = "test.npz"'):
+        assert line in text
+    case = case_of(load(write(images, text)))
+    assert {Facet.GRADIENTS, Facet.RECIPE, Facet.TEST} <= case.offers
+
+
+def test_what_is_given_replaces_the_guess(table: Path) -> None:
+    folder = table.parent
+    text = propose(folder, model=folder / "model.skops", data=folder / "train.parquet", target="town")
+    assert 'test = "train.parquet"' in text
+    assert 'target = "town"\n' in text
+
+
+def test_a_name_with_quotes_survives(tmp_path: Path) -> None:
+    pd.DataFrame({'a "b" \\c': [1, 2], "säx": [1, 0]}).to_parquet(tmp_path / "t.parquet")
+    settings = load(write(tmp_path, propose(tmp_path, target='a "b" \\c')))
+    assert settings.data.target == 'a "b" \\c'
+
+
+def test_an_empty_folder_proposes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="got neither"):
+        propose(tmp_path)
+
+
+def test_reading_a_configuration_loads_no_heavy_framework() -> None:
+    code = "import sys, casemate.config; print({'torch', 'pandas', 'sklearn', 'skops', 'pyarrow'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
