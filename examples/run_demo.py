@@ -124,7 +124,7 @@ def _say(line: str) -> None:
 
 
 def _summary(done: Sequence[tuple[Example, Audit, int]], seconds: float) -> None:
-    _say(f"{len(done)} audits in {seconds:.0f} s")
+    _say(f"{len(done)} {'audit' if len(done) == 1 else 'audits'} in {seconds:.0f} s")
     for example, audit, code in done:
         output = HERE / example.folder / audit.output
         print(f"\n{audit.title} ({example.folder}): {VERDICTS[code]}")

@@ -25,7 +25,7 @@ from casemate.engine.bundles import bundle_of
 from casemate.engine.guarded import with_guard
 from casemate.engine.harness import batch_of, open_ledger, pursue
 from casemate.formats import calibrations, keys
-from casemate.monitor.windows import Watcher, windows
+from casemate.monitor.windows import Watcher, cut_windows
 from casemate.serve.pipeline import admit
 from casemate.store import open_store
 from casemate.testing import toy_case
@@ -113,7 +113,7 @@ def test_a_model_goes_round_the_whole_loop(tmp_path: Path) -> None:
     assert [event.principal for event in events] == ["alice", "mallory"]
     assert events[1].id == seen.event
     watcher = Watcher(guarded.bundle.digest, ((drift, over_time),))
-    stories = [watcher.look(window) for window in windows(events, size=len(test))]
+    stories = [watcher.look(window) for window in cut_windows(events, size=len(test))]
     assert not stories[0][1]
     outcomes, incidents = stories[1]
     assert any(isinstance(outcome, Finding) for outcome in outcomes)

@@ -8,8 +8,8 @@ A fitted estimator (or a torch module) and two arrays are enough::
     report.ruling.status        # passed, failed or undecided
     report.findings             # what is wrong, worst first, each with its evidence
 
-`audit` returns a `Report`: outcomes with intervals and a direction of error, and a ruling under a `Policy`. `harden`
-applies remedies and audits again; `sign` and `verify` attest what was audited; `Case`, `Data`, `Schema` and `Recipe`
+`case` keeps what is audited in one value, for `audit`, `harden` and `replay`. `audit` returns a `Report`: outcomes with intervals and a direction of error, and a ruling under a `Policy`. `harden`
+tries remedies and audits again; `sign` and `verify` attest what was audited; `Case`, `Data`, `Schema` and `Recipe`
 describe what is audited when two arrays do not say enough. `casemate.testing` checks plug-ins of your own.
 """
 
@@ -19,7 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from casemate._api import audit, compare, harden, replay, sign, verify, wrap
+    from casemate._api import audit, case, compare, harden, replay, sign, verify, wrap
     from casemate.core.case import Case, Recipe
     from casemate.core.data import Data, Splits
     from casemate.core.model import Model
@@ -45,6 +45,7 @@ __all__ = [
     "Splits",
     "UsageError",
     "audit",
+    "case",
     "compare",
     "harden",
     "replay",

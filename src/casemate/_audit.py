@@ -30,7 +30,7 @@ from casemate.core.plugin import Plugin
 from casemate.core.policy import Policy
 from casemate.core.report import DataFacts, PluginFacts, Report, Timings
 from casemate.core.stats import Interval
-from casemate.errors import BudgetExhausted, Contradiction, LawBroken, Unavailable, UsageError
+from casemate.errors import BudgetExhausted, ConfigError, Contradiction, LawBroken, Unavailable, UsageError
 from casemate.executors import executor, fixed_threads
 from casemate.formats import calibrations, canonical, wire
 
@@ -52,6 +52,13 @@ class Order:
     only: tuple[str, ...] = ()
     threads: int = 1
     sampling_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for seed in (self.seed, self.sampling_seed or 0):
+            if not 0 <= seed <= canonical.MAX_INTEGER:
+                raise ConfigError(f"expected a seed from 0 to 2**53, got {seed}: choose a smaller one")
+        if not 1 <= self.threads <= 1024:
+            raise ConfigError(f"expected threads from 1 to 1024, got {self.threads}: choose a number of cores")
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +225,8 @@ def _stepped(case: Case, step: Step, shop: Workshop, deadline: float | None) -> 
             mine = {digest: path for digest, path in shop.files.items() if digest not in files_before}
             built = {k: v for k, v in shop.charged.items() if k not in charged_before}
             shop.finish(key, _record(evidence, trouble, meter.spent, mine, built))
+    if not evidence and trouble is None:
+        trouble = Skipped(plugin.id, SkipReason.NOT_APPLICABLE, "found nothing to measure on this case")
     outcomes = judge(plugin.id, evidence)
     return [*outcomes, trouble] if trouble is not None else outcomes
 

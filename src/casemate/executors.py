@@ -24,7 +24,7 @@ from casemate.core.metering import metered_case, unmetered_case
 from casemate.errors import ConfigError
 from casemate.formats import arrays
 
-__all__ = ["Call", "Executor", "Inline", "Pool", "executor", "fixed_threads"]
+__all__ = ["Call", "Executor", "Inline", "Pool", "executor", "fixed_threads", "perform"]
 
 
 @dataclass(frozen=True, slots=True)

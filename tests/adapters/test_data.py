@@ -97,7 +97,7 @@ def test_scale_is_of_the_training_split_and_bounds_are_of_all(tmp_path: Path) ->
 def test_a_later_file_is_held_against_the_schema_of_an_earlier(tmp_path: Path) -> None:
     schema = read_table(stored(FRAME, tmp_path), target="label").schema
     again = stored(FRAME.assign(town="riga"), tmp_path, name="u")
-    with pytest.raises(DataError, match="categories of column 'town' in u.parquet, got 'riga' in 60 rows"):
+    with pytest.raises(DataError, match=r"categories of column 'town' in u.parquet, got 'riga' in 60 rows"):
         read_table(again, target="label", schema=schema)
     with pytest.raises(DataError, match=r"numbers in \[18, 79\] in column 'age' of v.parquet, got 60 rows"):
         read_table(stored(FRAME.assign(age=200), tmp_path, name="v"), target="label", schema=schema)
@@ -119,7 +119,7 @@ def test_missing_values_are_allowed_where_they_are_and_kept(tmp_path: Path) -> N
 def test_missing_values_that_are_forbidden_are_counted(tmp_path: Path) -> None:
     frame = FRAME.copy()
     frame.loc[3:5, "pay"] = np.nan
-    with pytest.raises(DataError, match="a value in column 'pay' of t.parquet, got 3 rows without .row 3 first."):
+    with pytest.raises(DataError, match=r"a value in column 'pay' of t.parquet, got 3 rows without .row 3 first."):
         read_table(stored(frame, tmp_path), target="label", overrides={"pay": {"missing_ok": False}})
 
 
@@ -220,7 +220,7 @@ def test_an_id_column_is_refused_as_a_feature_and_as_a_target(tmp_path: Path) ->
 
 def test_splits_with_other_columns_are_refused(tmp_path: Path) -> None:
     paths = {"train": stored(FRAME, tmp_path, name="a"), "test": stored(FRAME.drop(columns="age"), tmp_path, name="b")}
-    with pytest.raises(DataError, match="'age' is not in both a.parquet and b.parquet"):
+    with pytest.raises(DataError, match=r"'age' is not in both a.parquet and b.parquet"):
         read_splits(paths, Reading(target="label"))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from casemate.core.case import Case
 from casemate.core.data import Data, Splits
 from casemate.core.facets import DataKind
 from casemate.core.lab import Lab
+from casemate.core.model import Affine
 from casemate.core.norms import Norm, distance
 from casemate.core.schema import Feature, FeatureKind, Schema
 from casemate.engine.harness import wrong
@@ -29,16 +31,13 @@ from casemate.evasion.losses import dlr, margin
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("loss", ["ce", "dlr", "margin"])
 def test_it_breaks_every_sample_of_a_linear_model_at_one_percent_above_the_optimum(norm: Norm, loss: str) -> None:
-    """Every radius its own: the model is scaled so that each sample's optimum is the same, one sample at a time."""
-    case = image_case(torch_linear(), n=40)
+    case = image_case(torch_linear(), n=20)
     exact, _ = attacked(linear_attack, case, Goal(norm, float("inf")))
-    options = ApgdOptions(steps=100, losses=(loss,), targets=9)
-    for row in range(0, 40, 4):
-        if exact.upper[row] > 0:
-            goal = Goal(norm, float(exact.upper[row]) * 1.01)
-            ledger, _ = attacked(apgd, case, goal, options=options, batch=batch_from(case, slice(row, row + 1)))
-            assert ledger.upper[0] <= goal.eps * (1 + 1e-6)
-            assert ledger.upper[0] >= exact.upper[row] * (1 - 1e-4)
+    options = ApgdOptions(steps=60, losses=(loss,), targets=9)
+    for row in np.flatnonzero(exact.upper > 0)[::4]:
+        goal = Goal(norm, float(exact.upper[row]) * 1.01)
+        ledger, _ = attacked(apgd, case, goal, options=options, batch=batch_from(case, slice(row, row + 1)))
+        assert exact.upper[row] * (1 - 1e-4) <= ledger.upper[0] <= goal.eps * (1 + 1e-6)
 
 
 @settings(max_examples=20)
@@ -65,13 +64,15 @@ def test_claims_lie_inside_ball_and_bounds_and_leave_fixed_features_alone(seed: 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_sample_fares_the_same_whichever_samples_share_its_batch(norm: Norm) -> None:
-    case = image_case(torch_model(cnn()), n=48)
-    goal = Goal(norm, 0.12 if norm is Norm.LINF else 0.8)
-    options = ApgdOptions(steps=20, targets=1)
+    # In float64: kernels may sum in another order for another batch size, and a long climb makes a little much of that.
+    case = image_case(torch_model(copy.deepcopy(cnn()).double()), n=40, dtype=np.float64)
+    goal = Goal(norm, 0.12 if norm is Norm.LINF else 0.5)
+    options = ApgdOptions(steps=15, targets=1)
     whole, _ = attacked(apgd, case, goal, options=options)
-    for rows in (np.arange(0, 48, 3), np.arange(47, 0, -5)):
+    for rows in (np.arange(0, 40, 3), np.arange(39, 0, -5)):
         part, _ = attacked(apgd, case, goal, options=options, batch=batch_from(case, rows))
         assert np.array_equal(part.broken(goal.eps), whole.broken(goal.eps)[rows])
+        assert np.allclose(part.witness, whole.witness[rows], atol=1e-6)
     assert 0.2 < whole.broken(goal.eps).mean() < 1
 
 
@@ -112,13 +113,21 @@ def test_the_target_is_the_only_success_of_a_targeted_goal() -> None:
 @pytest.mark.parametrize("loss", ["ce", "dlr", "margin"])
 def test_every_loss_works_with_two_and_three_classes(classes: int, loss: str) -> None:
     torch.manual_seed(classes)
-    model = torch_model(nn.Sequential(nn.Flatten(), nn.Linear(16, classes)))
+    layer = nn.Linear(16, classes)
+    weights, bias = (part.detach().numpy().astype(np.float64) for part in (layer.weight, layer.bias))
+    model = replace(torch_model(nn.Sequential(nn.Flatten(), layer)), affine=Affine(weights, bias))
     x = np.random.default_rng(0).uniform(0, 1, size=(30, 1, 4, 4)).astype(np.float32)
     case = Case(model=model, splits=Splits(test=Data(x, image_schema(1, 4, 4), model.labels(x))))
-    ledger, _ = attacked(apgd, case, Goal(Norm.LINF, 0.9), options=ApgdOptions(steps=20, losses=(loss,), targets=9))
-    targeted, _ = attacked(apgd, case, Goal(Norm.LINF, 0.9, target=1), options=ApgdOptions(steps=20, losses=(loss,)))
-    assert np.isfinite(ledger.upper).sum() >= 15
-    assert np.isfinite(targeted.upper).sum() >= 5
+    options = ApgdOptions(steps=20, losses=(loss,), targets=9)
+    for target in (None, 1):
+        exact, _ = attacked(linear_attack, case, Goal(Norm.LINF, float("inf"), target))
+        eps = float(np.quantile(exact.upper[np.isfinite(exact.upper)], 0.7, method="lower")) * 1.02
+        ledger, _ = attacked(apgd, case, Goal(Norm.LINF, eps, target), options=options)
+        # Towards a target, cross-entropy also pulls at the third class, and its optimum is another point.
+        if loss != "ce" or target is None:
+            assert np.array_equal(ledger.broken(eps), exact.upper <= eps)
+            assert ledger.broken(eps).any()
+        assert np.all(ledger.upper >= exact.upper * (1 - 1e-4))
 
 
 @given(st.integers(0, 10**6), st.floats(1e-3, 1e3), st.floats(-50, 50))

@@ -20,10 +20,10 @@ from casemate.core.model import Model, Task
 from casemate.core.schema import Feature, Schema
 from casemate.core.stats import tpr_at_fpr
 from casemate.errors import ConfigError
-from casemate.privacy.membership import MembershipOptions, membership, rmia_log_ratio, rmia_scores
-from casemate.privacy.shadow_pool import ShadowPoolOptions, shadow_pool
+from casemate.privacy.membership import MembershipOptions, infer_membership, rmia_log_ratio, rmia_scores
+from casemate.privacy.shadow_pool import ShadowPoolOptions, train_shadows
 
-POOL = (shadow_pool, ShadowPoolOptions(models=8))
+POOL = (train_shadows, ShadowPoolOptions(models=8))
 _ratios = float_arrays(
     np.float64, st.integers(1, 30), elements=st.one_of(st.integers(-3, 3).map(float), st.floats(-50, 50))
 )
@@ -71,7 +71,7 @@ def test_a_model_that_learned_its_rows_by_heart_is_found_out_as_far_as_it_errs_o
     train, test = make_blobs(200, rng, noise=1.0), make_blobs(200, rng, noise=1.0)
     noisy = replace(train, y=rng.integers(0, 2, 200)), replace(test, y=rng.integers(0, 2, 200))  # nothing to generalise
     case = replace(make_case(estimator, *noisy), recipe=None)
-    evidence = list(membership(case, make_bench(membership, control_rows=0).lab))
+    evidence = list(infer_membership(case, make_bench(infer_membership, control_rows=0).lab))
     (auc,) = _named(evidence, "privacy.membership_auc", "loss")
     wrong = np.mean(case.model.labels(noisy[1].x) != noisy[1].labels)
     assert auc.value == pytest.approx(0.5 + wrong / 2)  # members all certain, others certain and right or wrong
@@ -91,7 +91,7 @@ def test_a_model_that_is_sure_of_its_own_rows_only_gives_all_of_them_away(make_b
 
     model = Model("m", "d", lambda x: logits(x).argmax(axis=1), logits=logits)
     case = Case(model=model, splits=Splits(train=train, test=test))
-    evidence = list(membership(case, make_bench(membership).lab))
+    evidence = list(infer_membership(case, make_bench(infer_membership).lab))
     assert _named(evidence, "privacy.membership_auc", "loss")[0].value == 1.0
     assert [e.value for e in _named(evidence, "privacy.tpr_at_fpr", "loss")] == [1.0, 1.0]
 
@@ -104,7 +104,7 @@ def test_neither_attacker_finds_anything_in_models_that_saw_other_data():
         pool = _innocent_pool(rng)
         options = MembershipOptions(control_rows=0, fprs=())
         lab = Lab("privacy/membership", run, options, getter=lambda name, case, pool=pool: pool)
-        evidence = list(membership(_innocent(rng), lab))
+        evidence = list(infer_membership(_innocent(rng), lab))
         for name, hits in held.items():
             (auc,) = _named(evidence, "privacy.membership_auc", name)
             hits.append(auc.low <= 0.5 <= auc.high)
@@ -143,7 +143,7 @@ def leaky(make_blobs, make_case):
 
 
 def test_both_attackers_find_an_overfitted_tree_and_every_figure_is_there(leaky, make_bench):
-    evidence = list(membership(leaky, make_bench(membership, POOL).lab))
+    evidence = list(infer_membership(leaky, make_bench(infer_membership, POOL).lab))
     for name in ("loss", "rmia"):
         (auc,) = _named(evidence, "privacy.membership_auc", name)
         assert auc.low > 0.5
@@ -155,23 +155,23 @@ def test_both_attackers_find_an_overfitted_tree_and_every_figure_is_there(leaky,
         ]
     assert _named(evidence, "privacy.membership_auc", "rmia")[0].n == 298  # of 75 rows of a class one is left out
     assert _named(evidence, "privacy.shadow_models")[0].value == 8
-    declared = {metric.name for metric in membership.metrics}
+    declared = {metric.name for metric in infer_membership.metrics}
     assert {e.metric for e in evidence} == declared
 
 
 def test_the_same_seed_gives_the_same_evidence_and_replay_gives_it_again(leaky, make_bench):
-    first, second = (make_bench(membership, POOL, control_rows=100) for _ in range(2))
-    evidence = list(membership(leaky, first.lab))
-    assert evidence == list(membership(leaky, second.lab))
-    assert evidence == list(membership.replay(leaky, first.kept, second.lab))
+    first, second = (make_bench(infer_membership, POOL, control_rows=100) for _ in range(2))
+    evidence = list(infer_membership(leaky, first.lab))
+    assert evidence == list(infer_membership(leaky, second.lab))
+    assert evidence == list(infer_membership.replay(leaky, first.kept, second.lab))
     alone = replace(leaky, recipe=None)
-    bench = make_bench(membership, control_rows=0)
-    evidence = list(membership(alone, bench.lab))
-    assert evidence == list(membership.replay(alone, bench.kept, bench.lab))
+    bench = make_bench(infer_membership, control_rows=0)
+    evidence = list(infer_membership(alone, bench.lab))
+    assert evidence == list(infer_membership.replay(alone, bench.kept, bench.lab))
 
 
 def test_without_a_recipe_the_loss_attack_runs_alone_and_the_report_says_why(leaky, make_bench):
-    evidence = list(membership(replace(leaky, recipe=None), make_bench(membership, control_rows=0).lab))
+    evidence = list(infer_membership(replace(leaky, recipe=None), make_bench(infer_membership, control_rows=0).lab))
     assert {e.about for e in evidence if e.metric == "privacy.membership_auc"} == {"loss"}
     (note,) = _named(evidence, "privacy.shadow_models")
     assert note.value == 0
@@ -180,7 +180,7 @@ def test_without_a_recipe_the_loss_attack_runs_alone_and_the_report_says_why(lea
 
 def test_labels_alone_give_the_gap_attack_whose_auc_is_half_the_gap_above_chance(leaky, make_bench):
     blunt = replace(leaky, model=replace(leaky.model, scores=None))
-    evidence = list(membership(blunt, make_bench(membership, POOL, control_rows=0).lab))
+    evidence = list(infer_membership(blunt, make_bench(infer_membership, POOL, control_rows=0).lab))
     (auc,) = _named(evidence, "privacy.membership_auc", "loss")
     (gap,) = _named(evidence, "privacy.generalisation_gap")
     assert auc.value == pytest.approx(0.5 + gap.value / 2)
@@ -192,7 +192,7 @@ def test_splits_that_differ_without_the_model_are_called_so(make_blobs, make_cas
     train, same, moved = make_blobs(200, rng), make_blobs(200, rng), make_blobs(200, rng, shift=1.0)
     for test, differs in ((same, False), (moved, True)):
         case = make_case(LogisticRegression(), train, test)
-        evidence = list(membership(case, make_bench(membership, POOL).lab))
+        evidence = list(infer_membership(case, make_bench(infer_membership, POOL).lab))
         (features,) = _named(evidence, "privacy.blind_auc", "features")
         assert (features.low > 0.5) is differs
         assert ("not leakage alone" in features.method) is differs
@@ -209,7 +209,7 @@ def test_a_regression_is_attacked_by_its_absolute_error(make_blobs, make_bench):
         return np.where(known.any(axis=1), train.labels[known.argmax(axis=1)], 0.0)
 
     case = Case(model=Model("m", "d", predict, task=Task.REGRESSION), splits=Splits(train=train, test=test))
-    evidence = list(membership(case, make_bench(membership).lab))
+    evidence = list(infer_membership(case, make_bench(infer_membership).lab))
     assert _named(evidence, "privacy.membership_auc", "loss")[0].value == 1.0
     assert not _named(evidence, "privacy.generalisation_gap")
 
@@ -217,4 +217,4 @@ def test_a_regression_is_attacked_by_its_absolute_error(make_blobs, make_bench):
 @pytest.mark.parametrize("wrong", [{"form": "both"}, {"gamma": 0.5}])
 def test_options_that_mean_nothing_are_refused_before_any_work(wrong, leaky, make_bench):
     with pytest.raises(ConfigError):
-        next(membership(leaky, make_bench(membership, POOL, **wrong).lab))
+        next(infer_membership(leaky, make_bench(infer_membership, POOL, **wrong).lab))

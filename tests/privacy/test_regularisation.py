@@ -11,7 +11,7 @@ from casemate.core.data import Splits
 from casemate.core.lab import Lab
 from casemate.core.stats import roc_auc
 from casemate.errors import BudgetExhausted, DataError, Unavailable
-from casemate.privacy.regularisation import RegularisationOptions, regularisation
+from casemate.privacy.regularisation import RegularisationOptions, sweep_regularisation
 from casemate.privacy.shadow_pool import confidence_signal
 
 DEPTHS = (None, 4, 2, 1)
@@ -43,7 +43,7 @@ def _leak(model, members, others):
 
 
 def test_the_sweep_lowers_what_a_tree_gives_away_on_rows_that_took_no_part(case, make_blobs):
-    candidate = regularisation(case, (), _lab())
+    candidate = sweep_regularisation(case, (), _lab())
     fresh = make_blobs(400, np.random.default_rng(9))
     before, after = (_leak(model, case.splits.train, fresh) for model in (case.model, candidate.model))
     assert before > 0.6
@@ -56,7 +56,7 @@ def test_the_sweep_lowers_what_a_tree_gives_away_on_rows_that_took_no_part(case,
 
 def test_the_test_split_is_never_read(case):
     trapped = replace(case, splits=replace(case.splits, test=Trap()))
-    with_test, without = regularisation(trapped, (), _lab()), regularisation(case, (), _lab())
+    with_test, without = sweep_regularisation(trapped, (), _lab()), sweep_regularisation(case, (), _lab())
     assert with_test.settings == without.settings
 
 
@@ -65,14 +65,14 @@ def test_the_loss_of_accuracy_that_is_allowed_decides(case):
     models = {d: case.recipe.fit(case.splits.train, {"max_depth": d}, _lab().rng("candidate")) for d in DEPTHS}
     accuracy = {d: np.mean(m.labels(tune.x) == tune.labels) for d, m in models.items()}
     leak = {d: _leak(m, case.splits.train, tune) for d, m in models.items()}
-    strict = regularisation(case, (), _lab(accuracy_loss=0.0)).settings.get("max_depth")
-    loose = regularisation(case, (), _lab(accuracy_loss=1.0)).settings.get("max_depth")
+    strict = sweep_regularisation(case, (), _lab(accuracy_loss=0.0)).settings.get("max_depth")
+    loose = sweep_regularisation(case, (), _lab(accuracy_loss=1.0)).settings.get("max_depth")
     assert accuracy[strict] == max(accuracy.values())
     assert max(leak[loose], 0.5) == max(min(leak.values()), 0.5)
 
 
 def test_the_candidates_recipe_makes_the_candidate_again(case):
-    candidate = regularisation(case, (), _lab())
+    candidate = sweep_regularisation(case, (), _lab())
     again = candidate.recipe.fit(case.splits.train, {}, _lab().rng("candidate"))
     x = case.splits.tune.x
     np.testing.assert_array_equal(again.scores(x), candidate.model.scores(x))
@@ -82,14 +82,14 @@ def test_the_candidates_recipe_makes_the_candidate_again(case):
 
 def test_without_a_tune_split_a_holdout_of_train_decides_and_all_of_train_is_learned(case):
     alone = replace(case, splits=Splits(train=case.splits.train))
-    candidate = regularisation(alone, (), _lab())
+    candidate = sweep_regularisation(alone, (), _lab())
     assert "on 150 fitted and 50 tune rows" in candidate.summary
     expected = case.recipe.fit(case.splits.train, candidate.settings, _lab().rng("candidate"))
     np.testing.assert_array_equal(candidate.model.scores(case.splits.train.x), expected.scores(case.splits.train.x))
 
 
 def test_the_same_seed_gives_the_same_candidate(case):
-    first, second = regularisation(case, (), _lab()), regularisation(case, (), _lab())
+    first, second = sweep_regularisation(case, (), _lab()), sweep_regularisation(case, (), _lab())
     assert first.settings == second.settings
     assert first.summary == second.summary
 
@@ -97,21 +97,21 @@ def test_the_same_seed_gives_the_same_candidate(case):
 def test_a_recipe_without_knobs_is_sent_back_with_the_mend(case):
     bare = replace(case, recipe=replace(case.recipe, knobs={}))
     with pytest.raises(Unavailable, match=r"set Recipe\.knobs"):
-        regularisation(bare, (), _lab())
+        sweep_regularisation(bare, (), _lab())
     with pytest.raises(Unavailable, match="with a recipe"):
-        regularisation(replace(case, recipe=None), (), _lab())
+        sweep_regularisation(replace(case, recipe=None), (), _lab())
 
 
 def test_regression_and_too_little_data_are_refused(case):
     train = case.splits.train
     floats = replace(case, splits=Splits(train=replace(train, y=train.labels * 1.0)))
     with pytest.raises(Unavailable, match="classifiers only"):
-        regularisation(floats, (), _lab())
+        sweep_regularisation(floats, (), _lab())
     single = replace(case, splits=Splits(train=train.take(np.array([0]))))
     with pytest.raises(DataError, match="hold some out"):
-        regularisation(single, (), _lab())
+        sweep_regularisation(single, (), _lab())
 
 
 def test_the_sweep_stops_at_its_budget(case):
     with pytest.raises(BudgetExhausted):
-        regularisation(case, (), _lab(meter=Meter(limit=500)))
+        sweep_regularisation(case, (), _lab(meter=Meter(limit=500)))

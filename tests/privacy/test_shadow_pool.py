@@ -24,8 +24,8 @@ from casemate.privacy.shadow_pool import (
     ShadowPoolOptions,
     confidence_signal,
     paired_masks,
-    shadow_pool,
     signal_facet,
+    train_shadows,
 )
 
 
@@ -91,7 +91,7 @@ def test_a_model_without_a_column_for_a_label_is_refused_and_not_misread():
 
 
 def test_every_shadow_tree_knows_its_own_half_by_heart_and_no_row_is_lost(case):
-    pool = shadow_pool(case, _lab(models=6))
+    pool = train_shadows(case, _lab(models=6))
     inside, phi = pool["inside"], pool["phi"]
     assert phi.shape == inside.shape == (6, len(pool["target"]))
     assert (inside.sum(axis=0) == 3).all()
@@ -104,14 +104,14 @@ def test_every_shadow_tree_knows_its_own_half_by_heart_and_no_row_is_lost(case):
 
 
 def test_the_pool_is_the_same_for_the_same_seed_and_travels(case):
-    first, second = shadow_pool(case, _lab()), shadow_pool(case, _lab())
-    other = shadow_pool(case, _lab(seed=1))
+    first, second = train_shadows(case, _lab()), train_shadows(case, _lab())
+    other = train_shadows(case, _lab(seed=1))
     assert arrays.pack(first) == arrays.pack(second)
     assert arrays.pack(first) != arrays.pack(other)
 
 
 def test_a_capped_pool_keeps_the_shares_of_splits_and_says_what_it_took(case):
-    pool = shadow_pool(case, _lab(rows=60))
+    pool = train_shadows(case, _lab(rows=60))
     assert 56 <= len(pool["target"]) <= 60
     assert abs(pool["member"].mean() - 61 / 121) < 0.05
     assert pool["sampled"].startswith(f"{len(pool['target'])} of 121 rows (")
@@ -120,25 +120,25 @@ def test_a_capped_pool_keeps_the_shares_of_splits_and_says_what_it_took(case):
 
 def test_training_and_asking_are_charged_for(case):
     meter = Meter()
-    pool = shadow_pool(metered_case(case, meter), _lab(models=4, meter=meter))
+    pool = train_shadows(metered_case(case, meter), _lab(models=4, meter=meter))
     n = len(pool["target"])
     assert meter.spent.forwards == 4 * (n // 2 + n) + n
     assert meter.spent.backwards == 4 * (n // 2)
     with pytest.raises(BudgetExhausted):
-        shadow_pool(case, _lab(models=4, meter=Meter(limit=100)))
+        train_shadows(case, _lab(models=4, meter=Meter(limit=100)))
 
 
 def test_an_odd_number_of_models_and_a_case_without_others_are_refused(case):
     with pytest.raises(ConfigError, match="an even number"):
-        shadow_pool(case, _lab(models=5))
+        train_shadows(case, _lab(models=5))
     with pytest.raises(Unavailable, match="not trained on"):
-        shadow_pool(replace(case, splits=Splits(train=case.splits.train)), _lab())
+        train_shadows(replace(case, splits=Splits(train=case.splits.train)), _lab())
 
 
 def test_shadows_of_a_logistic_regression_hardly_know_their_rows(make_blobs, make_case):
     rng = np.random.default_rng(2)
     case = make_case(LogisticRegression(), make_blobs(150, rng), make_blobs(150, rng))
-    pool = shadow_pool(case, _lab(models=4))
+    pool = train_shadows(case, _lab(models=4))
     phi, inside = pool["phi"], pool["inside"]
     assert abs(phi[inside].mean() - phi[~inside].mean()) < 0.3
 
@@ -157,8 +157,8 @@ def test_a_torch_recipe_trains_its_shadows_at_once_and_gives_what_one_by_one_giv
     model = recipe.fit(train, {}, rng)
     case = Case(model=model, splits=Splits(train=train, test=test), recipe=recipe)
     meter = Meter()
-    vectorised = shadow_pool(case, _lab(models=4, meter=meter))
-    one_by_one = shadow_pool(
+    vectorised = train_shadows(case, _lab(models=4, meter=meter))
+    one_by_one = train_shadows(
         replace(case, recipe=replace(recipe, fit=lambda *given: recipe.fit(*given))), _lab(models=4)
     )
     np.testing.assert_allclose(vectorised["phi"], one_by_one["phi"], rtol=0, atol=1e-4)

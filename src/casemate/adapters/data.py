@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from casemate.adapters.labels import class_name, encode, sorted_classes
+from casemate.adapters.labels import check_labels, class_name, encode, sorted_classes
 from casemate.adapters.schema import check_images, infer_image, infer_table, matrix_of, nearest, with_blocks
 from casemate.adapters.tables import Column, columns_of_frame, columns_of_matrix, read_columns
 from casemate.core.data import Data, Splits
@@ -361,38 +361,13 @@ def _classes(raws: list[_Raw], reading: Reading) -> tuple[str, ...]:
     if reading.task is Task.REGRESSION:
         return ()
     for raw in raws:
-        _check_labels(raw)
+        check_labels(np.asarray(raw.y), raw.where)
     if reading.classes:
         return reading.classes
     unique = {class_name(value) for raw in raws for value in np.unique(raw.y)}  # type: ignore[arg-type]  # labelled
     if len(unique) < 2:
         raise DataError(f"expected at least two classes, got only {unique.pop()!r}: name the right target")
     return sorted_classes(unique)
-
-
-def _check_labels(raw: _Raw) -> None:
-    y = np.asarray(raw.y)
-    if y.ndim != 1:
-        raise DataError(f"expected labels of shape (n,) in {raw.where}, got {y.shape}: pass class names or indices")
-    if y.dtype.kind not in "biufUST":
-        raise DataError(f"expected labels as text or numbers in {raw.where}, got {y.dtype}: convert them with astype")
-    if y.dtype.kind == "f":
-        if not np.isfinite(y).all():
-            raise DataError(
-                f"expected a label in every row of {raw.where}, got none in {int((~np.isfinite(y)).sum())}: drop them"
-            )
-        fractional = int((y != np.rint(y)).sum())
-        if fractional:
-            raise DataError(
-                f"expected class labels in {raw.where}, got {fractional} fractional numbers: a regression target; name "
-                "another target, or a regression model"
-            )
-    count = len(np.unique(y))
-    if count > 1000 or (len(y) >= 100 and count > len(y) / 2):
-        raise DataError(
-            f"expected class labels in {raw.where}, got {count} different values in {len(y)} rows: a regression target "
-            "or an id; name another target"
-        )
 
 
 def _y(raw: _Raw, classes: tuple[str, ...], reading: Reading, *, first: bool) -> Array:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from casemate.errors import DataError
 
-__all__ = ["class_name", "encode", "sorted_classes"]
+__all__ = ["check_labels", "class_name", "encode", "sorted_classes"]
 
 Array = NDArray[Any]
 
@@ -51,6 +51,35 @@ def encode(values: Array, classes: Sequence[str], *, where: str = "y") -> NDArra
             "name the right target, or list all classes"
         )
     return found[inverse.reshape(-1)]
+
+
+def check_labels(y: Array, where: str) -> None:
+    """Hold labels `(n,)` to what a classifier can have.
+
+    Raises `DataError` for another shape or type, missing labels, fractions, and more than 1,000 different values or
+    (from 100 rows on) different ones in most rows: the target of a regression, or an id.
+    """
+    if y.ndim != 1:
+        raise DataError(f"expected labels of shape (n,) in {where}, got {y.shape}: pass class names or indices")
+    if y.dtype.kind not in "biufUST":
+        raise DataError(f"expected labels as text or numbers in {where}, got {y.dtype}: convert them with astype")
+    if y.dtype.kind == "f":
+        if not np.isfinite(y).all():
+            raise DataError(
+                f"expected a label in every row of {where}, got none in {int((~np.isfinite(y)).sum())}: drop them"
+            )
+        fractional = int((y != np.rint(y)).sum())
+        if fractional:
+            raise DataError(
+                f"expected class labels in {where}, got {fractional} fractional numbers: a regression target; name "
+                "another target, or a regression model"
+            )
+    count = len(np.unique(y))
+    if count > 1000 or (len(y) >= 100 and count > len(y) / 2):
+        raise DataError(
+            f"expected class labels in {where}, got {count} different values in {len(y)} rows: a regression target "
+            "or an id; name another target"
+        )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -81,7 +81,14 @@ def _runs(where: str) -> Table:
     store = open_store(where)
     try:
         for row in store.runs():
-            table.add_row(row.id, row.created, row.name, row.state, row.output)
+            table.add_row(row.id, row.created, row.name, row.state, _near(row.output))
     finally:
         store.close()
     return table
+
+
+def _near(path: str) -> str:
+    """A path as seen from here, where it lies below."""
+    from pathlib import Path
+
+    return str(Path(path).relative_to(Path.cwd())) if path and Path(path).is_relative_to(Path.cwd()) else path

@@ -181,7 +181,7 @@ def _split_accepted(outcomes: Sequence[Outcome], policy: Policy, today: dt.date)
 def _tested(outcomes: Sequence[Outcome]) -> GateResult:
     measured = [o for o in outcomes if isinstance(o, Finding | Clean | Inconclusive)]
     if measured:
-        return GateResult("something was tested", Status.PASSED, f"{len(measured)} outcomes with evidence")
+        return GateResult("something was tested", Status.PASSED, f"outcomes with evidence: {len(measured)}")
     return GateResult("something was tested", Status.UNDECIDED, "nothing was tested")
 
 
@@ -194,7 +194,7 @@ def _severity_gate(outcomes: Sequence[Outcome], fail_on: Severity) -> GateResult
     name = f"no finding of severity {fail_on} or worse"
     bad = [o for o in outcomes if isinstance(o, Finding) and o.severity.rank >= fail_on.rank]
     if bad:
-        return GateResult(name, Status.FAILED, f"{len(bad)} findings: " + ", ".join(sorted({o.plugin for o in bad})))
+        return GateResult(name, Status.FAILED, "found by " + ", ".join(sorted({o.plugin for o in bad})))
     unclear = [why for o in outcomes if (why := _unclear(o, fail_on))]
     if unclear:
         return GateResult(name, Status.UNDECIDED, "; ".join(unclear))
@@ -214,7 +214,8 @@ def _unclear(outcome: Outcome, fail_on: Severity) -> str:
 
 
 def _metric_gate(outcomes: Sequence[Outcome], gate: Gate) -> GateResult:
-    where = ", ".join(f"{key} = {value}" for key, value in sorted(gate.at.items()))
+    places = [gate.about, *(f"{key} = {value}" for key, value in sorted(gate.at.items()))]
+    where = ", ".join(place for place in places if place)
     bounds = [
         f"at least {gate.min}" if gate.min is not None else "",
         f"at most {gate.max}" if gate.max is not None else "",
@@ -268,4 +269,4 @@ def _more(evidence: Evidence, gate: Gate) -> str:
     if bar is None or evidence.unit != "share" or evidence.n <= 0 or not 0 <= bar <= 1 or evidence.value == bar:
         return ""
     wanted = samples_to_decide(evidence.value, bar, evidence.confidence)
-    return "" if wanted is None else f"; about {max(1, wanted - evidence.n)} more samples would decide"
+    return "" if wanted is None or wanted <= evidence.n else f"; about {wanted - evidence.n} more samples would decide"

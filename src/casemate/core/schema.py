@@ -149,8 +149,8 @@ class Schema:
             found[f"not one-hot: {block}"] = ~one_hot
         for relation in self.relations:
             left, right = self.names.index(relation.left), self.names.index(relation.right)
-            breaks: NDArray[np.bool_] = np.asarray(flat[:, left] > flat[:, right] + _TOLERANCE)
-            found[f"breaks {relation.left} <= {relation.right}"] = breaks
+            gap = flat[:, [left]] - flat[:, [right]]
+            found[f"breaks {relation.left} <= {relation.right}"] = _rows(gap > _TOLERANCE)
         return found
 
     def _spread(self, values: list[float]) -> NDArray[np.float64]:
@@ -166,5 +166,4 @@ class Schema:
 
 
 def _rows(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    rows: NDArray[np.bool_] = mask.any(axis=1)
-    return rows
+    return np.asarray(mask.any(axis=1), dtype=np.bool_)

@@ -190,6 +190,7 @@ def _folded(plain: nn.Module) -> tuple[nn.Module | None, int]:
             count += 1
     if not count:
         return None, 0
+    traced.delete_all_unused_submodules()
     traced.recompile()
     return traced, count
 

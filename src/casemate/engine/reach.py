@@ -49,8 +49,8 @@ class Reach:
         Whole-number features are rounded towards x; points outside an l2 or l1 ball are drawn back towards x, with
         every coordinate rounded towards x, so that the distance in float64 is at most eps.
         """
-        inside = self.snap(np.asarray(points, dtype=self.x.dtype))
-        inside = np.where(np.isnan(self.x), self.x, np.clip(inside, self.low, self.high))
+        inside = self.snap(np.clip(np.asarray(points, dtype=self.x.dtype), self.low, self.high))
+        inside = np.where(np.isnan(self.x), self.x, inside)
         if self.norm is Norm.LINF:
             return np.asarray(inside)
         far = distance(self.norm, self.x, inside, self.scale)

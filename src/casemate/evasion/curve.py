@@ -24,7 +24,7 @@ _ROBUST = Metric(
     Quantity.ROBUSTNESS,
     Direction.TOO_HIGH,
     says="small changes of the input make the model answer wrongly",
-    mend="train adversarially (casemate harden), smooth the model, or narrow what an attacker can change in the schema",
+    mend="train adversarially (casemate.harden), smooth the model, or narrow what an attacker can change in the schema",
 )
 _CERTIFIED = Metric("evasion.certified_accuracy", Quantity.NOTE, Direction.TOO_LOW)
 _CLEAN = Metric("evasion.clean_accuracy", Quantity.NOTE, Direction.EXACT)

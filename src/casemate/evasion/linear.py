@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -235,4 +236,4 @@ def _without_whole(reach: Reach) -> Reach:
 
 
 def _flat(array: Array) -> Floats:
-    return np.asarray(array, dtype=np.float64).reshape(len(array), -1)
+    return np.asarray(array, dtype=np.float64).reshape(len(array), math.prod(array.shape[1:]))

@@ -22,6 +22,6 @@ __all__ = ["THREAT"]
 THREAT = Threat(
     name="bias",
     title="Unequal treatment of groups",
-    nist=("NIST AI 100-1: fair, with harmful bias managed",),
+    nist=("AI 100-1: fair, with harmful bias managed",),
     eu_ai_act=("Article 10(2)(f)",),
 )

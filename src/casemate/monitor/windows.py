@@ -15,7 +15,7 @@ from casemate.core.plugin import Plugin
 from casemate.core.records import Calibration, Event
 from casemate.engine.window import Window
 
-__all__ = ["Incident", "Watcher", "windows"]
+__all__ = ["Incident", "Watcher", "cut_windows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Incident:
     wants: str = "audit"
 
 
-def windows(events: Iterable[Event], size: int) -> Iterator[Window]:
+def cut_windows(events: Iterable[Event], size: int) -> Iterator[Window]:
     """Windows of at least `size` samples each, in the order of the events; a rest that does not fill one waits."""
     held: list[Event] = []
     for event in events:

@@ -21,7 +21,7 @@ from casemate.errors import ConfigError
 from casemate.privacy import THREAT
 from casemate.privacy.shadow_pool import confidence_signal, signal_facet
 
-__all__ = ["MembershipOptions", "membership", "rmia_log_ratio", "rmia_scores"]
+__all__ = ["MembershipOptions", "infer_membership", "rmia_log_ratio", "rmia_scores"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -80,7 +80,7 @@ class MembershipOptions:
     profiles={Profile.QUICK: {"rows": 1000, "control_rows": 1000}},
     replay=lambda case, arrays, lab: _replay(case, arrays, lab),
 )
-def membership(case: Case, lab: Lab) -> Iterator[Evidence]:
+def infer_membership(case: Case, lab: Lab) -> Iterator[Evidence]:
     """How well an attacker tells training rows from held-out rows by the model's answers.
 
     AUC and true positive rate at each false positive rate of two attackers. `loss` has the record and the model's

@@ -21,7 +21,7 @@ from casemate.errors import DataError, Unavailable
 from casemate.privacy import THREAT
 from casemate.privacy.shadow_pool import confidence_signal
 
-__all__ = ["RegularisationOptions", "regularisation"]
+__all__ = ["RegularisationOptions", "sweep_regularisation"]
 
 Settings = Mapping[str, Any]
 
@@ -42,7 +42,7 @@ class RegularisationOptions:
     cost=Cost.EXPENSIVE,
     options=RegularisationOptions,
 )
-def regularisation(case: Case, findings: Iterable[Outcome], lab: Lab) -> Candidate:
+def sweep_regularisation(case: Case, findings: Iterable[Outcome], lab: Lab) -> Candidate:
     """Try every value of every knob of the recipe and keep the one whose model gives least away.
 
     For each candidate `{}` and `{knob: value}`: train, then measure the accuracy on the tune split (without one, on a

@@ -20,7 +20,7 @@ from casemate.engine.trainers import as_torch, fit_many, training_cost
 from casemate.errors import ConfigError, DataError, ModelError, Unavailable
 from casemate.privacy import THREAT
 
-__all__ = ["CLIP", "ShadowPoolOptions", "confidence_signal", "paired_masks", "shadow_pool", "signal_facet"]
+__all__ = ["CLIP", "ShadowPoolOptions", "confidence_signal", "paired_masks", "signal_facet", "train_shadows"]
 
 Array = NDArray[Any]
 CLIP = 1e-12
@@ -49,7 +49,7 @@ class ShadowPoolOptions:
     options=ShadowPoolOptions,
     profiles={Profile.QUICK: {"models": 8, "rows": 1000}, Profile.FULL: {"models": 64, "rows": 20_000}},
 )
-def shadow_pool(case: Case, lab: Lab) -> Stored:
+def train_shadows(case: Case, lab: Lab) -> Stored:
     """Train shadow models on halves of the rows and store their confidence in the true class of every row.
 
     Of `n` rows (train, test, tune; a seeded subsample, stratified by class and split, where `options.rows` is less;

@@ -234,8 +234,8 @@ def _batch(data: Data) -> Batch:
 def _eps(norm: Norm, case: Case) -> float:
     schema = case.schema
     assert schema is not None
-    dimensions = math.prod(schema.shape)
-    sizes = {Norm.LINF: 0.3, Norm.L2: 0.3 * dimensions**0.5, Norm.L1: 0.1 * dimensions, Norm.L0: 3.0}
+    dimensions = float(math.prod(schema.shape))
+    sizes = {Norm.LINF: 0.3, Norm.L2: 0.3 * math.sqrt(dimensions), Norm.L1: 0.1 * dimensions, Norm.L0: 3.0}
     return sizes[norm]
 
 

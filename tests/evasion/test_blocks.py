@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.tree import DecisionTreeClassifier
+from tests.evasion.makers import NORMS, attacked, batch_from
+
+from casemate.core.bracket import Goal
+from casemate.core.case import Case
+from casemate.core.data import Data, Splits
+from casemate.core.facets import DataKind
+from casemate.core.lab import Lab
+from casemate.core.model import Model
+from casemate.core.norms import Norm, distance
+from casemate.core.schema import Feature, FeatureKind, Schema
+from casemate.evasion.blocks import BlocksOptions, blocks
+
+
+def tree_case(seed: int = 0, *, forest: bool = False) -> Case:
+    """A tree on a table with a fixed column, a category, whole numbers, missing values and different scales."""
+    rng = np.random.default_rng(seed)
+    x = np.column_stack(
+        [
+            rng.normal(size=60) * 3,
+            rng.normal(size=60),
+            rng.integers(0, 3, 60),
+            rng.integers(0, 9, 60),
+            rng.normal(size=60),
+        ]
+    ).astype(np.float64)
+    y = (x[:, 0] / 3 + x[:, 1] + (x[:, 3] > 4) > 0.5).astype(np.int64)
+    x[::7, 4] = np.nan
+    features = (
+        Feature("wide", lo=-20.0, hi=20.0, scale=3.0),
+        Feature("fixed", lo=-9.0, hi=9.0, immutable=True),
+        Feature("kind", kind=FeatureKind.CATEGORY, categories=("a", "b", "c")),
+        Feature("count", kind=FeatureKind.INTEGER, lo=0, hi=9, scale=2.0),
+        Feature("gappy", lo=-9.0, hi=9.0, missing_ok=True),
+    )
+    kind = RandomForestClassifier(20, random_state=0) if forest else DecisionTreeClassifier(max_depth=4, random_state=0)
+    fitted = kind.fit(x, y)
+    model = Model("trees", "trees", labels=lambda a: fitted.predict(a), scores=lambda a: fitted.predict_proba(a))
+    return Case(model=model, splits=Splits(test=Data(x, Schema(DataKind.TABLE, (5,), features), y)))
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 1000), st.floats(0.05, 1.5), st.sampled_from(NORMS))
+def test_claims_keep_every_rule_of_the_schema(seed: int, eps: float, norm: Norm) -> None:
+    case = tree_case(seed)
+    data = case.data("test")
+    for claim in blocks(
+        case, batch_from(case), Goal(norm, eps), Lab("evasion/blocks", seed, options=BlocksOptions(15))
+    ):
+        assert claim.x is not None
+        assert data.schema.allowed(claim.x).all()
+        assert np.all(distance(norm, data.x[claim.rows], claim.x, data.schema.scale) <= eps * (1 + 1e-12))
+        assert np.array_equal(claim.x[:, [1, 2]], data.x[claim.rows][:, [1, 2]])
+        assert np.array_equal(np.isnan(claim.x[:, 4]), np.isnan(data.x[claim.rows, 4]))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_it_breaks_a_forest_that_has_no_gradients(norm: Norm) -> None:
+    case = tree_case(forest=True)
+    eps = 1.0
+    ledger, lab = attacked(blocks, case, Goal(norm, eps), options=BlocksOptions(queries=100))
+    assert ledger.broken(eps).mean() > 0.4
+    assert lab.meter.spent.backwards == 0
+
+
+def test_on_a_stump_every_decision_equals_the_closed_form() -> None:
+    """One threshold: a row falls just where eps reaches across it."""
+    x = np.linspace(-1, 1, 41)[:, None]
+    y = (x[:, 0] > 0.1).astype(np.int64)
+    stump = DecisionTreeClassifier(max_depth=1).fit(x, y)
+    threshold = float(stump.tree_.threshold[0])
+    model = Model("stump", "stump", labels=lambda a: stump.predict(a), scores=lambda a: stump.predict_proba(a))
+    schema = Schema(DataKind.TABLE, (1,), (Feature("f", lo=-1.0, hi=1.0),))
+    case = Case(model=model, splits=Splits(test=Data(x, schema, y)))
+    ledger, _ = attacked(blocks, case, Goal(Norm.LINF, 0.33), options=BlocksOptions(queries=30))
+    # A row on the right falls at the threshold itself, one on the left just beyond it; no row lies between.
+    assert np.array_equal(ledger.broken(0.33), np.abs(x[:, 0] - threshold) < 0.33)
+
+
+def test_a_row_fares_the_same_whichever_rows_share_its_batch() -> None:
+    case = tree_case(forest=True)
+    whole, _ = attacked(blocks, case, Goal(Norm.LINF, 0.5), options=BlocksOptions(queries=40))
+    rows = np.arange(59, 0, -7)
+    part, _ = attacked(
+        blocks, case, Goal(Norm.LINF, 0.5), options=BlocksOptions(queries=40), batch=batch_from(case, rows)
+    )
+    assert np.array_equal(part.witness, whole.witness[rows], equal_nan=True)
