@@ -8,9 +8,10 @@ A fitted estimator (or a torch module) and two arrays are enough::
     report.ruling.status        # passed, failed or undecided
     report.findings             # what is wrong, worst first, each with its evidence
 
-`case` keeps what is audited in one value, for `audit`, `harden` and `replay`. `audit` returns a `Report`: outcomes with intervals and a direction of error, and a ruling under a `Policy`. `harden`
-tries remedies and audits again; `sign` and `verify` attest what was audited; `Case`, `Data`, `Schema` and `Recipe`
-describe what is audited when two arrays do not say enough. `casemate.testing` checks plug-ins of your own.
+`case` keeps what is audited in one value, for `audit`, `harden` and `replay`. `audit` returns a `Report`: outcomes with
+intervals and a direction of error, and a ruling under a `Policy`. `harden` tries remedies and audits again; `sign` and
+`verify` attest what was audited; `Case`, `Data`, `Schema` and `Recipe` describe what is audited when two arrays do not
+say enough. `casemate.testing` checks plug-ins of your own.
 """
 
 from __future__ import annotations

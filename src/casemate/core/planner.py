@@ -45,6 +45,7 @@ def plan(
     """
     probes = sorted((p for p in plugins if p.kind is PluginKind.PROBE), key=lambda p: (not _early(p), p.id))
     _refuse_unknown(plugins, [*options, *only])
+    _refuse_options(plugins, profile, options)
     if only:
         probes = [p for p in probes if p.id in only or p.id.partition("/")[0] in only]
     reasons = {p.id: applicable(p, case) for p in probes}
@@ -80,3 +81,17 @@ def _refuse_unknown(plugins: Sequence[Plugin], asked: Sequence[str]) -> None:
     for name in asked:
         if name not in known:
             raise ConfigError(f"expected a plug-in or a room ({', '.join(sorted(known))}), got {name!r}: mend the name")
+
+
+def _refuse_options(plugins: Sequence[Plugin], profile: Profile, options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Options are held against their plug-in even where it does not run; kinds of one id may share them."""
+    for name, given in options.items():
+        errors = []
+        mine = [p for p in plugins if p.id == name]
+        for plugin in mine:
+            try:
+                plugin.configured(profile, given)
+            except ConfigError as error:
+                errors.append(error)
+        if errors and len(errors) == len(mine):
+            raise errors[0]

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from casemate.core.bracket import Batch, Claim, Goal, Ledger
+from casemate.core.budget import Meter
+from casemate.core.case import Case
+from casemate.core.data import Data, Splits
+from casemate.core.facets import DataKind, PluginKind
+from casemate.core.lab import Lab
+from casemate.core.metering import observed
+from casemate.core.model import ABSTAIN, Model
+from casemate.core.norms import Norm
+from casemate.core.outcome import Threat
+from casemate.core.plugin import Plugin
+from casemate.core.schema import Feature, Schema
+from casemate.engine.harness import batch_of, open_ledger, pursue, wrong
+from casemate.errors import BudgetExhausted, Contradiction, LawBroken, ModelError
+
+N = 8
+GOAL = Goal(Norm.LINF, 0.25)
+ROWS = np.arange(N)
+
+Trick = Callable[[Case, Batch, Goal, Lab], Iterator[Claim]]
+
+
+def labels(x: np.ndarray) -> np.ndarray:
+    """Class 1 where the first feature is above 0.5."""
+    return (x[:, 0] > 0.5).astype(np.int64)
+
+
+def case_of(answer: Callable[[np.ndarray], np.ndarray] = labels) -> Case:
+    """Rows at 0.3, all of class 0, so that the nearest wrong answer is just beyond 0.2 away."""
+    features = (Feature("a", lo=0.0, hi=1.0), Feature("b", lo=0.0, hi=1.0, immutable=True))
+    schema = Schema(DataKind.TABLE, (2,), features)
+    x = np.full((N, 2), 0.3)
+    data = Data(x, schema, np.zeros(N, dtype=np.int64))
+    return Case(model=Model("half", "half", labels=answer), splits=Splits(test=data))
+
+
+def run(
+    trick: Trick, *, kind: PluginKind = PluginKind.ATTACK, case: Case | None = None, limit: int | None = None
+) -> Ledger:
+    case = case_of() if case is None else case
+    data = case.data("test")
+    batch = batch_of(data.x, data.labels, data.sample_id)
+    ledger = open_ledger(case, batch, GOAL.norm)
+    plugin = Plugin(kind, "tests/trick", trick, Threat("t", "t"), "malice")
+    run.whole = pursue(  # type: ignore[attr-defined]
+        plugin, case, batch, GOAL, Lab("tests/trick", 0, meter=Meter(limit=limit)), ledger=ledger, rows=ROWS
+    )
+    return ledger
+
+
+def moved(batch: Batch, by: float, column: int = 0) -> np.ndarray:
+    x = batch.x.copy()
+    x[:, column] += by
+    return x
+
+
+def test_an_honest_claim_is_joined_at_its_measured_distance() -> None:
+    def honest(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        yield Claim(ROWS, x=moved(batch, 0.21))
+
+    ledger = run(honest)
+    assert np.allclose(ledger.upper, 0.21)
+    assert set(ledger.upper_by) == {"tests/trick"}
+
+
+@given(st.floats(0.25 * (1 + 1e-5), 0.7))
+def test_a_success_claimed_outside_the_ball_breaks_the_law(by: float) -> None:
+    def outside(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        yield Claim(ROWS, x=moved(batch, by))
+
+    with pytest.raises(LawBroken, match="stay within"):
+        run(outside)
+
+
+def test_a_change_of_an_immutable_feature_is_outside_every_ball() -> None:
+    def forbidden(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        yield Claim(ROWS, x=moved(batch, 0.01, column=1))
+
+    with pytest.raises(LawBroken, match="stay within"):
+        run(forbidden)
+
+
+@pytest.mark.parametrize("by", [0.1, float("nan")])
+def test_a_claimed_success_that_is_none_does_not_count(by: float) -> None:
+    def wishful(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        yield Claim(ROWS, x=moved(batch, by))
+
+    if np.isnan(by):
+        with pytest.raises(LawBroken, match="stay within"):  # a value that went missing is at distance inf
+            run(wishful)
+    else:
+        assert np.isinf(run(wishful).upper).all()
+
+
+def test_a_sample_that_the_schema_forbids_does_not_count() -> None:
+    def below_zero(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        yield Claim(ROWS, x=moved(batch, 0.21))
+
+    case = case_of()
+    schema = replace(case.data("test").schema, features=(Feature("a", lo=0.0, hi=0.5), Feature("b", lo=0.0, hi=1.0)))
+    narrow = replace(case, splits=Splits(test=replace(case.data("test"), schema=schema)))
+    assert np.isinf(run(below_zero, case=narrow).upper).all()
+
+
+def test_a_changed_input_breaks_the_law() -> None:
+    def scribbles(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        batch.x.setflags(write=True)
+        batch.x[0, 0] = 0.9
+        yield Claim(ROWS[:0], x=batch.x[:0])
+
+    with pytest.raises(LawBroken, match="inputs untouched"):
+        run(scribbles)
+
+
+def test_a_read_only_input_cannot_be_changed_by_accident() -> None:
+    def clumsy(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        batch.x += 1
+        yield Claim(ROWS, x=batch.x)
+
+    with pytest.raises(ValueError, match="read-only"):
+        run(clumsy)
+
+
+def test_an_attack_that_goes_on_after_its_budget_ended_breaks_the_law() -> None:
+    def deaf(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        for _ in range(5):
+            try:
+                case.the_model().labels(batch.x)
+            except BudgetExhausted:
+                continue
+        yield Claim(ROWS, x=moved(batch, 0.21))
+
+    with pytest.raises(LawBroken, match="stop when its budget ended"):
+        run(deaf, limit=10)
+
+
+def test_what_was_claimed_before_the_budget_ended_stays() -> None:
+    def interrupted(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        yield Claim(ROWS[:3], x=moved(batch, 0.21)[:3])
+        lab.meter.charge(forwards=100)
+        yield Claim(ROWS, x=moved(batch, 0.21))
+
+    ledger = run(interrupted, limit=10)
+    assert np.isfinite(ledger.upper).tolist() == [True] * 3 + [False] * 5
+    assert run.whole is False  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("rows", [[0, 0], [-1], [N], [[0]]])
+def test_rows_that_are_not_of_the_batch_break_the_law(rows: Any) -> None:
+    def astray(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        picked = np.array(rows)
+        yield Claim(picked, x=np.full((picked.size, 2), 0.51))
+
+    with pytest.raises(LawBroken, match="distinct rows"):
+        run(astray)
+
+
+def test_a_claim_without_a_sample_for_each_row_breaks_the_law() -> None:
+    def short(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        yield Claim(ROWS, x=batch.x[:2])
+
+    with pytest.raises(LawBroken, match="one sample for each row"):
+        run(short)
+
+
+@pytest.mark.parametrize("radius", [None, np.zeros(3), np.full(N, np.nan)])
+def test_a_certificate_without_a_radius_for_each_row_breaks_the_law(radius: np.ndarray | None) -> None:
+    def vague(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        yield Claim(ROWS, radius=radius)
+
+    with pytest.raises(LawBroken, match="radius"):
+        run(vague, kind=PluginKind.CERTIFICATE)
+
+
+@pytest.mark.parametrize("certificate_first", [True, False])
+def test_a_false_certificate_and_an_attack_contradict_each_other_in_either_order(certificate_first: bool) -> None:
+    case = case_of()
+    data = case.data("test")
+    batch = batch_of(data.x, data.labels, data.sample_id)
+    ledger = open_ledger(case, batch, GOAL.norm)
+
+    def false_proof(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        yield Claim(ROWS, radius=np.full(N, 0.24))
+
+    def honest(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        yield Claim(ROWS, x=moved(batch, 0.21))
+
+    pair = [(PluginKind.CERTIFICATE, "tests/proof", false_proof), (PluginKind.ATTACK, "tests/attack", honest)]
+    first, second = pair if certificate_first else pair[::-1]
+
+    def go(kind: PluginKind, name: str, trick: Trick) -> bool:
+        plugin = Plugin(kind, name, trick, Threat("t", "t"), "malice")
+        return pursue(plugin, case, batch, GOAL, Lab(name, 0), ledger=ledger, rows=ROWS)
+
+    assert go(*first)
+    with pytest.raises(Contradiction, match="tests/proof above .* by tests/attack"):
+        go(*second)
+
+
+def test_a_sample_that_is_wrong_as_it_is_is_broken_at_distance_zero_and_gets_no_radius() -> None:
+    def proof(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        yield Claim(ROWS, radius=np.full(N, 0.2))
+
+    ledger = run(proof, kind=PluginKind.CERTIFICATE, case=case_of(lambda x: np.ones(len(x), dtype=np.int64)))
+    assert (ledger.upper == 0).all()
+    assert (ledger.lower == 0).all()
+
+
+def test_a_refused_sample_is_not_a_wrong_answer() -> None:
+    model = Model("refuses", "refuses", labels=lambda x: np.full(len(x), ABSTAIN))
+    assert not wrong(model, np.zeros((3, 2)), np.zeros(3, dtype=np.int64)).any()
+
+
+def test_a_model_that_does_not_answer_every_sample_is_refused() -> None:
+    model = Model("short", "short", labels=lambda x: np.zeros(1, dtype=np.int64))
+    with pytest.raises(ModelError, match="expected 3 labels"):
+        wrong(model, np.zeros((3, 2)), np.zeros(3, dtype=np.int64))
+
+
+def test_the_harness_itself_is_counted_and_never_refused() -> None:
+    meter = Meter(limit=2)
+    model = observed(case_of().the_model(), meter)
+    model.labels(np.zeros((50, 2)))
+    assert meter.spent.forwards == 50
+    assert meter.refusals == 0

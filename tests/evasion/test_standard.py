@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.evasion.makers import attacked, cnn, image_case, sklearn_linear, table_case, torch_linear, torch_model
+from tests.evasion.test_blocks import tree_case
+
+from casemate.core.bracket import Batch, Claim, Goal
+from casemate.core.budget import Meter
+from casemate.core.case import Case
+from casemate.core.evidence import Evidence, check
+from casemate.core.facets import PluginKind, Profile
+from casemate.core.lab import Lab
+from casemate.core.norms import Norm
+from casemate.core.plugin import Plugin
+from casemate.errors import BudgetExhausted, ConfigError, Contradiction, Unavailable
+from casemate.evasion import THREAT
+from casemate.evasion.apgd import apgd
+from casemate.evasion.blocks import blocks
+from casemate.evasion.linear import linear_attack, linear_certificate
+from casemate.evasion.square import square
+from casemate.evasion.standard import standard
+from casemate.formats.arrays import pack, unpack
+
+PLUGINS = (apgd, blocks, linear_attack, linear_certificate, square)
+
+
+class Kept:
+    """A keeper that keeps, in packed form, as an audit's folder does."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    def __call__(self, name: str, arrays: Mapping[str, Any]) -> str:
+        self.files[name] = pack(arrays)
+        return f"sha256:{hash(self.files[name]):x}"
+
+    def arrays(self) -> dict[str, Any]:
+        return {name: unpack(data) for name, data in self.files.items()}
+
+
+def lab_of(
+    kept: Kept | None = None, *, plugins: tuple[Plugin, ...] = PLUGINS, limit: int | None = None, **options: Any
+) -> Lab:
+    chosen = standard.configured(Profile.QUICK, {"samples": 40, "steps": 8, "queries": 30, **options})
+    return Lab(
+        standard.id,
+        5,
+        options=chosen,
+        plugins=plugins,
+        meter=Meter(limit=limit),
+        keeper=kept or (lambda name, arrays: ""),
+    )
+
+
+def measured(case: Case, lab: Lab) -> list[Evidence]:
+    found = list(standard(case, lab))
+    for item in found:
+        check(item)
+        assert item.metric in {metric.name for metric in standard.metrics}
+    return found
+
+
+def values(evidence: list[Evidence], metric: str, norm: str = "linf") -> dict[float, float]:
+    return {
+        float(e.at.get("eps", -1)): e.value
+        for e in evidence
+        if e.metric == f"evasion.{metric}" and e.at["norm"] == norm
+    }
+
+
+def test_on_a_linear_model_robust_and_certified_accuracy_meet_at_every_eps() -> None:
+    case = table_case(sklearn_linear())
+    evidence = measured(case, lab_of(norm=("linf", "l2"), eps=(0.02, 0.05, 0.1)))
+    for norm in ("linf", "l2"):
+        assert values(evidence, "robust_accuracy", norm) == values(evidence, "certified_accuracy", norm)
+        assert values(evidence, "robust_curve", norm) == values(evidence, "certified_curve", norm)
+        assert len(values(evidence, "robust_curve", norm)) >= 8
+    robust = values(evidence, "robust_accuracy")
+    assert 0 < robust[0.1] < robust[0.02] < 1
+
+
+def test_its_numbers_are_those_of_the_closed_form() -> None:
+    case = table_case(sklearn_linear(), n=40)
+    exact, _ = attacked(linear_attack, case, Goal(Norm.LINF, float("inf")))
+    evidence = measured(case, lab_of(eps=(0.03, 0.06)))
+    for eps, value in values(evidence, "robust_accuracy").items():
+        assert value == np.mean(exact.upper > eps)
+    assert values(evidence, "median_distance")[-1] == pytest.approx(np.sort(exact.upper)[20], rel=1e-9)
+
+
+def test_wrong_answers_count_as_broken_and_the_curve_falls_from_clean_accuracy() -> None:
+    case = image_case(torch_model(cnn()), n=60)
+    wrongly = replace(
+        case, splits=replace(case.splits, test=replace(case.data("test"), y=np.roll(case.data("test").labels, 1)))
+    )
+    for one in (case, wrongly):
+        evidence = measured(one, lab_of(eps=(0.05, 0.2)))
+        curve = values(evidence, "robust_curve")
+        ordered = [curve[eps] for eps in sorted(curve)]
+        assert ordered == sorted(ordered, reverse=True)
+        assert ordered[0] <= values(evidence, "clean_accuracy")[-1]
+        assert all(e.n == 40 for e in evidence if e.metric == "evasion.robust_accuracy")
+
+
+def test_the_same_seed_gives_the_same_evidence() -> None:
+    case = image_case(torch_model(cnn()))
+    first, second = (measured(case, lab_of(norm=("linf", "l2"))) for _ in range(2))
+    assert first == second
+
+
+def test_the_rows_do_not_depend_on_the_seed_of_the_attacks_and_follow_the_classes() -> None:
+    case = table_case(sklearn_linear())
+    rows = []
+    for seed in (1, 2):
+        kept = Kept()
+        measured(case, replace(lab_of(kept, eps=0.05), seed=seed, sampling_seed=9))
+        rows.append(kept.arrays()["brackets-linf"])
+    assert np.array_equal(rows[0]["sample_id"], rows[1]["sample_id"])
+    counts = np.bincount(rows[0]["y"], minlength=10) / 40
+    whole = np.bincount(case.data("test").labels, minlength=10) / 150
+    assert np.all(np.abs(counts - whole) < 1 / 40)
+
+
+@pytest.mark.parametrize("name", ["images", "forest"])
+def test_the_replay_of_kept_witnesses_gives_the_same_evidence(name: str) -> None:
+    case = image_case(torch_model(cnn())) if name == "images" else tree_case(forest=True)
+    kept = Kept()
+    evidence = measured(case, lab_of(kept, norm=("linf", "l2")))
+    assert standard.replay is not None
+    again = list(standard.replay(case, kept.arrays(), lab_of(kept)))
+    assert {repr(item) for item in again} == {repr(item) for item in evidence}
+
+
+def test_a_witness_that_no_longer_holds_is_not_counted_in_a_replay() -> None:
+    case = table_case(sklearn_linear())
+    kept = Kept()
+    measured(case, lab_of(kept, eps=0.2))
+    arrays = kept.arrays()
+    before = np.isfinite(arrays["brackets-linf"]["upper"]).sum()
+    stubborn = replace(case, model=replace(case.the_model(), labels=lambda x: np.zeros(len(x), dtype=np.int64)))
+    assert standard.replay is not None
+    found = values(list(standard.replay(stubborn, arrays, lab_of())), "robust_accuracy")
+    assert before > 35
+    assert found[0.2] > 0  # the rows of class 0 cannot be broken on a model that always says 0
+
+
+def test_the_values_for_a_paired_comparison_have_the_evidence_as_their_mean() -> None:
+    case = image_case(torch_model(cnn()))
+    kept = Kept()
+    evidence = measured(case, lab_of(kept, eps=(0.03, 0.1)))
+    for item in evidence:
+        if item.metric == "evasion.robust_accuracy":
+            assert standard.paired is not None
+            ids, stands = standard.paired(kept.arrays(), item)
+            assert len(ids) == item.n
+            assert stands.mean() == pytest.approx(item.value)
+
+
+@pytest.mark.parametrize("limit", [0, 40, 200, 1000])
+def test_a_budget_that_ends_leaves_valid_evidence_says_so_and_stays_undecided(limit: int) -> None:
+    case = image_case(torch_model(cnn()))
+    lab = lab_of(limit=limit, eps=(0.02, 0.05))
+    evidence: list[Evidence] = []
+    with pytest.raises(BudgetExhausted, match="not fully attacked"):
+        for item in standard(case, lab):
+            check(item)
+            evidence.append(item)
+    free = values(measured(case, lab_of(eps=(0.02, 0.05))), "robust_accuracy")
+    short = values(evidence, "robust_accuracy")
+    assert all(short[eps] >= free[eps] for eps in free)
+    assert max(values(evidence, "unfinished").values()) > 0
+
+
+def test_a_forest_without_gradients_is_attacked_by_its_scores_and_one_without_scores_is_refused() -> None:
+    case = tree_case(forest=True)
+    evidence = measured(case, lab_of(eps=(0.3, 1.0)))
+    assert values(evidence, "robust_accuracy")[1.0] < values(evidence, "clean_accuracy")[-1]
+    assert {e.at["by"] for e in evidence if e.metric == "evasion.stage_successes"} <= {"clean", "evasion/blocks"}
+    silent = replace(case, model=replace(case.the_model(), scores=None))
+    with pytest.raises(Unavailable, match="scores or gradients"):
+        measured(silent, lab_of())
+
+
+def test_cheap_stages_spare_the_dear_ones() -> None:
+    """On an affine model the certificate and the closed form decide everything: no gradient is taken."""
+    evidence = measured(image_case(torch_linear()), lab_of(eps=(0.05, 0.1)))
+    assert values(evidence, "backwards")[-1] == 0
+    assert {e.at["by"] for e in evidence if e.metric == "evasion.stage_successes"} <= {"clean", "evasion/linear"}
+
+
+def test_a_false_certificate_fails_the_probe() -> None:
+    def false_proof(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        yield Claim(np.arange(0, len(batch), 2), radius=np.full((len(batch) + 1) // 2, 0.04))
+
+    fake = Plugin(PluginKind.CERTIFICATE, "tests/fake", false_proof, THREAT, "malice", norms=frozenset({Norm.LINF}))
+    with pytest.raises(Contradiction, match="tests/fake"):
+        # What it certified to 0.04 is only looked at beyond; drawing witnesses closer then passes below.
+        measured(image_case(torch_model(cnn())), lab_of(plugins=(fake, apgd), eps=(0.05, 0.3)))
+
+
+@pytest.mark.parametrize("eps", [0.0, -1.0, (), (0.1, float("inf")), float("nan")])
+def test_radii_that_are_none_are_refused(eps: object) -> None:
+    with pytest.raises(ConfigError, match="positive numbers"):
+        measured(table_case(sklearn_linear()), lab_of(eps=eps))
+
+
+def test_importing_the_room_does_not_load_torch() -> None:
+    code = (
+        "import sys, casemate.evasion.standard, casemate.evasion.apgd, casemate.evasion.square, casemate.evasion.blocks, "
+        "casemate.evasion.linear; print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "False"
+
+
+def test_a_forest_is_audited_where_torch_is_not_installed() -> None:
+    """`sys.modules["torch"] = None` makes every import of it fail, as on a machine without it."""
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import numpy as np\n"
+        "from casemate.core.case import Case\n"
+        "from casemate.core.data import Data, Splits\n"
+        "from casemate.core.facets import DataKind\n"
+        "from casemate.core.lab import Lab\n"
+        "from casemate.core.model import Model\n"
+        "from casemate.core.schema import Feature, Schema\n"
+        "from casemate.evasion.blocks import blocks\n"
+        "from casemate.evasion.standard import StandardOptions, standard\n"
+        "x = np.linspace(-1, 1, 20)[:, None]; y = (x[:, 0] > 0).astype(int)\n"
+        "scores = lambda a: np.column_stack([a[:, 0] <= 0, a[:, 0] > 0]).astype(float)\n"
+        "model = Model('m', 'm', labels=lambda a: scores(a).argmax(1), scores=scores)\n"
+        "data = Data(x, Schema(DataKind.TABLE, (1,), (Feature('f', lo=-1.0, hi=1.0),)), y)\n"
+        "lab = Lab('evasion/standard', 0, options=StandardOptions(eps=0.5, queries=30), plugins=(blocks,))\n"
+        "found = list(standard(Case(model=model, splits=Splits(test=data)), lab))\n"
+        "print([e.value for e in found if e.metric == 'evasion.robust_accuracy'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.strip() == "[0.5]", done.stderr
