@@ -38,9 +38,9 @@ from casemate.core.norms import Norm
 from casemate.core.schema import Feature, Schema
 from casemate.engine.harness import batch_of, open_ledger, pursue
 from casemate.engine.trainers import TorchRecipe, recipe_of, train_module
-from casemate.evasion.adversarial_training import AdversarialTrainingOptions, adversarial_training
-from casemate.evasion.square import square
-from casemate.evasion.standard import StandardOptions, standard
+from casemate.evasion.adversarial_training import AdversarialTrainingOptions, train_adversarially
+from casemate.evasion.square import square_attack
+from casemate.evasion.standard import StandardOptions, measure_robustness
 
 SCHEMA = Schema(DataKind.IMAGE, (1, 28, 28), (Feature("pixel", lo=0.0, hi=1.0),))
 BATCH, PGD_STEPS, PGD_EPOCHS = 64, 7, 15
@@ -99,8 +99,8 @@ def plain_pgd(case: Case, eps: float, seed: int) -> tuple[Model, int]:
 
 def ours(case: Case, eps: float, seed: int) -> tuple[Model, int]:
     """The hardening with its defaults."""
-    lab = Lab(adversarial_training.id, seed, AdversarialTrainingOptions(norm="linf", eps=eps))
-    candidate = adversarial_training.function(case.without_test(), (), lab)
+    lab = Lab(train_adversarially.id, seed, AdversarialTrainingOptions(norm="linf", eps=eps))
+    candidate = train_adversarially.function(case.without_test(), (), lab)
     return candidate.model, lab.meter.spent.propagations
 
 
@@ -111,7 +111,9 @@ def measured(method: str, train: Callable[..., tuple[Model, int]], case: Case, *
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     after = replace(case, model=model)
     options = StandardOptions(eps=RADII, samples=500, steps=40, restarts=1, targets=3, queries=200)
-    evidence = list(standard.function(after, Lab(standard.id, 99, options, Meter(), plugins=catalog.plugins())))
+    evidence = list(
+        measure_robustness.function(after, Lab(measure_robustness.id, 99, options, Meter(), plugins=catalog.plugins()))
+    )
     robust = {f"{e.at['eps']:g}": e.value for e in evidence if e.metric == "evasion.robust_accuracy"}
     clean = next(e.value for e in evidence if e.metric == "evasion.clean_accuracy")
     alone = {f"{radius:g}": square_alone(after, radius) for radius in RADII}
@@ -123,8 +125,8 @@ def square_alone(case: Case, eps: float) -> float:
     test = case.data("test").take(np.arange(100))
     batch = batch_of(test.x, test.labels, test.sample_id)
     ledger = open_ledger(case, batch, Norm.LINF)
-    lab = Lab(square.id, 99, square.options())
-    pursue(square, case, batch, Goal(Norm.LINF, eps), lab, ledger=ledger, rows=np.arange(len(batch)))
+    lab = Lab(square_attack.id, 99, square_attack.options())
+    pursue(square_attack, case, batch, Goal(Norm.LINF, eps), lab, ledger=ledger, rows=np.arange(len(batch)))
     return float(1 - ledger.broken(eps).mean())
 
 

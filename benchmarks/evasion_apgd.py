@@ -41,7 +41,7 @@ from casemate.core.model import Model
 from casemate.core.norms import Norm
 from casemate.core.schema import Feature, Schema
 from casemate.engine.harness import batch_of, open_ledger, pursue
-from casemate.evasion.apgd import ApgdOptions, apgd
+from casemate.evasion.apgd import ApgdOptions, apgd_attack
 
 PEER = "pyautoattack==0.2.0"
 TRAINED_AT = 0.1
@@ -210,9 +210,9 @@ def ours(module: nn.Module, x: np.ndarray, y: np.ndarray, goal: tuple[Norm, floa
     batch = batch_of(x, y, np.arange(len(x)))
     norm, eps = goal
     ledger = open_ledger(case, batch, norm)
-    lab = Lab(apgd.id, 0, options=ApgdOptions(steps=steps, losses=("ce",), targets=0))
+    lab = Lab(apgd_attack.id, 0, options=ApgdOptions(steps=steps, losses=("ce",), targets=0))
     start = time.process_time()
-    pursue(apgd, case, batch, Goal(norm, eps), lab, ledger=ledger, rows=np.arange(len(x)))
+    pursue(apgd_attack, case, batch, Goal(norm, eps), lab, ledger=ledger, rows=np.arange(len(x)))
     seconds = time.process_time() - start
     return Measured(seconds, lab.meter.spent.forwards, lab.meter.spent.backwards, ~ledger.broken(eps))
 
@@ -244,9 +244,17 @@ def row_of(net: str, goal: tuple[Norm, float], who: str, runs: list[Measured]) -
     seconds = [run.seconds for run in runs]
     last = runs[-1]
     return Row(
-        net, str(goal[0]), goal[1], who, statistics.median(seconds), min(seconds), max(seconds), last.forwards, last.backwards,
-        float(last.robust.mean()),
-    )  # fmt: skip
+        net=net,
+        norm=str(goal[0]),
+        eps=goal[1],
+        who=who,
+        seconds=statistics.median(seconds),
+        fastest=min(seconds),
+        slowest=max(seconds),
+        forwards=last.forwards,
+        backwards=last.backwards,
+        robust_accuracy=float(last.robust.mean()),
+    )
 
 
 def table(rows: list[Row]) -> str:
@@ -259,7 +267,8 @@ def table(rows: list[Row]) -> str:
     for row in rows:
         ratio = theirs[row.net, row.norm, row.eps] / row.seconds
         lines.append(
-            f"| {row.net} | {row.norm} | {row.eps} | {row.who} | {row.seconds:.3f} | {row.fastest:.3f}-{row.slowest:.3f} | "
+            f"| {row.net} | {row.norm} | {row.eps} | {row.who} | {row.seconds:.3f} "
+            f"| {row.fastest:.3f}-{row.slowest:.3f} | "
             f"{row.forwards} | {row.backwards} | {row.robust_accuracy:.4f} | {ratio:.1f} |"
         )
     return "\n".join(lines)

@@ -24,6 +24,7 @@ from casemate.core.facets import PluginKind, Profile
 from casemate.core.judgement import judge, rule
 from casemate.core.lab import Lab
 from casemate.core.metering import metered_case
+from casemate.core.names import nearest
 from casemate.core.outcome import Failed, Outcome, Skipped, SkipReason
 from casemate.core.planner import Step, applicable, plan
 from casemate.core.plugin import Plugin
@@ -33,6 +34,7 @@ from casemate.core.stats import Interval
 from casemate.errors import BudgetExhausted, ConfigError, Contradiction, LawBroken, Unavailable, UsageError
 from casemate.executors import executor, fixed_threads
 from casemate.formats import calibrations, canonical, wire
+from casemate.report.folder import refuse_unwritable, write_report
 
 __all__ = ["Order", "Place", "lab_for", "run"]
 
@@ -95,6 +97,8 @@ def run(
     began = time.monotonic()
     known = catalog.plugins() if plugins is None else plugins
     steps = _planned(case, order, known)
+    if place.output is not None:
+        refuse_unwritable(place.output)
     request = canonical.digest(
         {"case": case_digest(case), "order": _settings(order), "steps": [s.plugin.id for s in steps]}
     )
@@ -116,7 +120,7 @@ def run(
         )
         report = _measured(case, order, steps, shop, began=began, today=today)
         if place.output is not None:
-            _write(report, place.output)
+            write_report(report, place.output)
         if store:
             from casemate.report.json import digest
 
@@ -145,6 +149,13 @@ def lab_for(plugin: Plugin, order: Order | None = None, *, meter: Meter | None =
 
 
 def _planned(case: Case, order: Order, plugins: tuple[Plugin, ...]) -> list[Step]:
+    metrics = {metric.name for plugin in plugins for metric in plugin.metrics} | {_FALSE_ALARMS.name}
+    for gate in order.policy.gates:
+        if gate.metric not in metrics:
+            raise ConfigError(
+                f"expected a metric that an installed plug-in measures in a gate, got {gate.metric!r}: "
+                f"{nearest(gate.metric, sorted(metrics))}"
+            )
     steps = plan(plugins, case, profile=order.profile, budget=order.budget, options=order.options, only=order.only)
     if not steps:
         raise UsageError("expected at least one probe in the plan, got none: mend `only`")
@@ -376,13 +387,3 @@ def _notes(order: Order) -> tuple[str, ...]:
     if order.budget.seconds is None:
         return ()
     return ("The budget was given in seconds: the evidence is valid, and another run may differ from it.",)
-
-
-def _write(report: Report, folder: Path) -> None:
-    from casemate.formats import atomic
-    from casemate.report import html
-    from casemate.report import json as report_json
-
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic.write(folder / "report.html", html.render(report).encode())
-    atomic.write(folder / "report.json", report_json.dumps(report))

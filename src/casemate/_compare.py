@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casemate._replay import kept_arrays, report_in
-from casemate.core.evidence import Evidence
+from casemate.core.evidence import Evidence, Quantity
 from casemate.core.report import Report
 from casemate.core.rng import stream
-from casemate.core.stats import Interval, paired_bootstrap, paired_difference
+from casemate.core.stats import Interval, holm, mcnemar_exact, paired_bootstrap, paired_difference
+from casemate.report import words
 
 __all__ = ["Difference", "compare", "compare_reports"]
 
@@ -27,7 +28,9 @@ class Difference:
     """`b - a` of one measurement, with an interval.
 
     `paired` says that both runs kept per-sample values of the same samples; else the interval is that of two
-    independent measurements, made from the ends of both, and is wider than it need be.
+    independent measurements, made from the ends of both, and is wider than it need be. `p` is McNemar's exact
+    two-sided p-value where the paired values are 0 or 1, adjusted by Holm's method over all measurements of the
+    comparison that have one (over the notes apart); it errs high. `noted` says that the metric is never judged.
     """
 
     metric: str
@@ -39,6 +42,8 @@ class Difference:
     high: float
     n: int
     paired: bool
+    p: float | None = None
+    noted: bool = False
 
     @property
     def value(self) -> float:
@@ -66,7 +71,13 @@ def compare_reports(a: Report, b: Report, folder_a: Path | None, folder_b: Path 
             if folder_a is not None and folder_b is not None:
                 values = _paired_values((folder_a, a, left[key]), (folder_b, b, right[key]))
             rows.append(_difference(left[key], right[key], values))
-    return rows
+    return _adjusted(rows)
+
+
+def _adjusted(rows: list[Difference]) -> list[Difference]:
+    families = {noted: [row.p for row in rows if row.p is not None and row.noted is noted] for noted in (True, False)}
+    adjusted = {noted: iter(holm(family).tolist()) for noted, family in families.items()}
+    return [row if row.p is None else replace(row, p=next(adjusted[row.noted])) for row in rows]
 
 
 def _measurements(report: Report) -> dict[tuple[str, str, str], Evidence]:
@@ -105,15 +116,21 @@ def _values(folder: Path, report: Report, item: Evidence) -> tuple[Values, Value
 
 
 def _difference(a: Evidence, b: Evidence, values: tuple[Values, Values] | None) -> Difference:
+    where = a.metric, a.about, words.place(a), a.value, b.value
+    noted = a.quantity is Quantity.NOTE
     if values is None:
-        low, high, n = b.low - a.high, b.high - a.low, min(a.n, b.n)
-    else:
-        got = _paired(values[1], values[0], f"{a.metric} {_place(a)}")
-        low, high, n = got.low, got.high, got.n
-    return Difference(a.metric, a.about, _place(a), a.value, b.value, low, high, n, values is not None)
+        return Difference(*where, b.low - a.high, b.high - a.low, min(a.n, b.n), paired=False, noted=noted)
+    first, second = values
+    got = _paired(second, first, f"{a.metric} {_place(a)}")
+    p = mcnemar_exact(int(np.sum(first > second)), int(np.sum(first < second))) if _binary(values) else None
+    return Difference(*where, got.low, got.high, got.n, paired=True, p=p, noted=noted)
 
 
 def _paired(b: Values, a: Values, name: str) -> Interval:
-    if np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all():
+    if _binary((a, b)):
         return paired_difference(b, a)
     return paired_bootstrap(b, a, rng=stream(0, "compare", name))
+
+
+def _binary(values: tuple[Values, Values]) -> bool:
+    return all(bool(np.isin(side, (0, 1)).all()) for side in values)

@@ -75,6 +75,7 @@ class Workshop:
         for position, key in enumerate(keys):
             if (blob := self._recall(key)) is not None:
                 done[position] = blob
+        lab.progress(len(done), len(items))
         calls = [Call(i, item, limit, lab.meter.deadline) for i, item in enumerate(packed) if i not in done]
         for position, result, spent in self.executor.run(job, case, lab, calls):
             done[position] = (result, spent)

@@ -117,7 +117,7 @@ def test_a_changed_input_breaks_the_law() -> None:
     def scribbles(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
         batch.x.setflags(write=True)
         batch.x[0, 0] = 0.9
-        yield Claim(ROWS[:0], x=batch.x[:0])
+        yield Claim(ROWS[1:], x=moved(batch, 0.21)[1:])
 
     with pytest.raises(LawBroken, match="inputs untouched"):
         run(scribbles)
@@ -204,7 +204,7 @@ def test_a_false_certificate_and_an_attack_contradict_each_other_in_either_order
         return pursue(plugin, case, batch, GOAL, Lab(name, 0), ledger=ledger, rows=ROWS)
 
     assert go(*first)
-    with pytest.raises(Contradiction, match="tests/proof above .* by tests/attack"):
+    with pytest.raises(Contradiction, match=r"tests/proof above .* by tests/attack"):
         go(*second)
 
 

@@ -31,6 +31,11 @@ def test_a_settled_point_is_inside_in_float64_without_any_tolerance(
     assert np.array_equal(settled[:, 3], x[:, 3])
 
 
+def test_a_tiny_eps_does_not_round_past_the_ball_in_float64() -> None:
+    test = test_a_settled_point_is_inside_in_float64_without_any_tolerance.hypothesis.inner_test
+    test(seed=0, eps=1.0000000000000002e-06, norm=Norm.LINF, dtype=np.float64)  # x + eps was rounded away from x
+
+
 @given(seeds, sizes)
 def test_the_corners_of_a_linf_ball_are_reached_up_to_one_rounding(seed: int, eps: float) -> None:
     x = np.random.default_rng(seed).uniform(-1, 1, size=(3, 4)).astype(np.float32)

@@ -25,8 +25,8 @@ from casemate.core.stats import clopper_pearson
 from casemate.engine.harness import batch_of, open_ledger, pursue
 from casemate.engine.trainers import TorchRecipe, recipe_of
 from casemate.errors import ConfigError, Unavailable
-from casemate.evasion.adversarial_training import AdversarialTrainingOptions, _Moved, _Plan, adversarial_training
-from casemate.evasion.apgd import ApgdOptions, apgd
+from casemate.evasion.adversarial_training import AdversarialTrainingOptions, _Moved, _Plan, train_adversarially
+from casemate.evasion.apgd import ApgdOptions, apgd_attack
 from casemate.evasion.curve import METRICS
 
 PIXELS = Schema(DataKind.IMAGE, (1, 8, 8), (Feature("pixel", lo=0.0, hi=1.0),))
@@ -60,18 +60,26 @@ def digits() -> Case:
 
 
 def lab(**options: Any) -> Lab:
-    return Lab(adversarial_training.id, 3, AdversarialTrainingOptions(**options))
+    return Lab(train_adversarially.id, 3, AdversarialTrainingOptions(**options))
 
 
 def hardened(case: Case, findings: tuple[Outcome, ...] = (), **options: Any) -> Any:
-    return adversarial_training.function(case.without_test(), findings, lab(**options))
+    return train_adversarially.function(case.without_test(), findings, lab(**options))
 
 
 def robust_accuracy(case: Case, goal: Goal) -> float:
     test = case.data("test")
     batch = batch_of(test.x, test.labels, test.sample_id)
     ledger = open_ledger(case, batch, goal.norm)
-    pursue(apgd, case, batch, goal, Lab(apgd.id, 1, ApgdOptions(steps=20)), ledger=ledger, rows=np.arange(len(batch)))
+    pursue(
+        apgd_attack,
+        case,
+        batch,
+        goal,
+        Lab(apgd_attack.id, 1, ApgdOptions(steps=20)),
+        ledger=ledger,
+        rows=np.arange(len(batch)),
+    )
     return float(1 - ledger.broken(goal.eps).mean())
 
 
@@ -169,5 +177,5 @@ def test_other_recipes_and_wrong_balls_are_refused_with_the_mend(digits: Case) -
 
 def test_what_training_costs_is_charged_before_it_begins(digits: Case) -> None:
     paid = lab(eps=0.1, epochs=2, steps=3)
-    adversarial_training.function(digits.without_test(), (), paid)
+    train_adversarially.function(digits.without_test(), (), paid)
     assert paid.meter.spent.forwards == paid.meter.spent.backwards == 2 * 4 * 400

@@ -22,7 +22,7 @@ from casemate.core.norms import Norm, distance
 from casemate.core.schema import Feature, FeatureKind, Schema
 from casemate.engine.harness import wrong
 from casemate.errors import BudgetExhausted, ConfigError, UsageError
-from casemate.evasion.apgd import ApgdOptions, apgd
+from casemate.evasion.apgd import ApgdOptions, apgd_attack
 from casemate.evasion.climb import checkpoints
 from casemate.evasion.linear import linear_attack
 from casemate.evasion.losses import dlr, margin
@@ -36,7 +36,7 @@ def test_it_breaks_every_sample_of_a_linear_model_at_one_percent_above_the_optim
     options = ApgdOptions(steps=60, losses=(loss,), targets=9)
     for row in np.flatnonzero(exact.upper > 0)[::4]:
         goal = Goal(norm, float(exact.upper[row]) * 1.01)
-        ledger, _ = attacked(apgd, case, goal, options=options, batch=batch_from(case, slice(row, row + 1)))
+        ledger, _ = attacked(apgd_attack, case, goal, options=options, batch=batch_from(case, slice(row, row + 1)))
         assert exact.upper[row] * (1 - 1e-4) <= ledger.upper[0] <= goal.eps * (1 + 1e-6)
 
 
@@ -54,7 +54,7 @@ def test_claims_lie_inside_ball_and_bounds_and_leave_fixed_features_alone(seed: 
     case = Case(model=model, splits=Splits(test=Data(x, schema, model.labels(x))))
     batch = batch_from(case)
     lab = Lab("evasion/apgd", seed, options=ApgdOptions(steps=8, losses=("margin",), targets=1))
-    for claim in apgd(case, batch, Goal(norm, eps), lab):
+    for claim in apgd_attack(case, batch, Goal(norm, eps), lab):
         assert claim.x is not None
         far = distance(norm, batch.x[claim.rows], claim.x, schema.scale)
         assert np.all(far <= eps * (1 + 1e-12))
@@ -68,9 +68,9 @@ def test_a_sample_fares_the_same_whichever_samples_share_its_batch(norm: Norm) -
     case = image_case(torch_model(copy.deepcopy(cnn()).double()), n=40, dtype=np.float64)
     goal = Goal(norm, 0.12 if norm is Norm.LINF else 0.5)
     options = ApgdOptions(steps=15, targets=1)
-    whole, _ = attacked(apgd, case, goal, options=options)
+    whole, _ = attacked(apgd_attack, case, goal, options=options)
     for rows in (np.arange(0, 40, 3), np.arange(39, 0, -5)):
-        part, _ = attacked(apgd, case, goal, options=options, batch=batch_from(case, rows))
+        part, _ = attacked(apgd_attack, case, goal, options=options, batch=batch_from(case, rows))
         assert np.array_equal(part.broken(goal.eps), whole.broken(goal.eps)[rows])
         assert np.allclose(part.witness, whole.witness[rows], atol=1e-6)
     assert 0.2 < whole.broken(goal.eps).mean() < 1
@@ -78,14 +78,14 @@ def test_a_sample_fares_the_same_whichever_samples_share_its_batch(norm: Norm) -
 
 def test_a_sample_leaves_the_batch_in_the_step_that_breaks_it() -> None:
     case = image_case(torch_model(cnn()), n=64)
-    ledger, lab = attacked(apgd, case, Goal(Norm.LINF, 0.5), options=ApgdOptions(steps=100))
+    ledger, lab = attacked(apgd_attack, case, Goal(Norm.LINF, 0.5), options=ApgdOptions(steps=100))
     assert ledger.broken(0.5).all()
     assert lab.meter.spent.backwards < 64 * 10  # of 64 * 100 without leaving
 
 
 def test_what_was_claimed_before_the_budget_ended_stays() -> None:
     case = image_case(torch_model(cnn()), n=64)
-    ledger, lab = attacked(apgd, case, Goal(Norm.LINF, 0.12), options=ApgdOptions(steps=100), limit=1200)
+    ledger, lab = attacked(apgd_attack, case, Goal(Norm.LINF, 0.12), options=ApgdOptions(steps=100), limit=1200)
     assert lab.meter.refusals == 1
     found = (ledger.upper > 0) & np.isfinite(ledger.upper)
     assert 0 < found.sum() < 64
@@ -95,7 +95,7 @@ def test_what_was_claimed_before_the_budget_ended_stays() -> None:
 def test_a_budget_that_ends_raises_after_the_claims() -> None:
     case = image_case(torch_model(cnn()), n=64)
     lab = Lab("evasion/apgd", 0, options=ApgdOptions(steps=100), meter=Meter(limit=1200))
-    claims = apgd(case, batch_from(case), Goal(Norm.LINF, 0.12), lab)
+    claims = apgd_attack(case, batch_from(case), Goal(Norm.LINF, 0.12), lab)
     assert len(next(claims).rows) > 0
     with pytest.raises(BudgetExhausted):
         list(claims)
@@ -103,7 +103,7 @@ def test_a_budget_that_ends_raises_after_the_claims() -> None:
 
 def test_the_target_is_the_only_success_of_a_targeted_goal() -> None:
     case = image_case(torch_model(cnn()), n=48)
-    ledger, _ = attacked(apgd, case, Goal(Norm.LINF, 0.3, target=8), options=ApgdOptions(steps=40))
+    ledger, _ = attacked(apgd_attack, case, Goal(Norm.LINF, 0.3, target=8), options=ApgdOptions(steps=40))
     found = ledger.upper_by == "evasion/apgd"
     assert found.sum() > 10
     assert np.all(case.the_model().labels(ledger.witness[found]) == 8)
@@ -122,7 +122,7 @@ def test_every_loss_works_with_two_and_three_classes(classes: int, loss: str) ->
     for target in (None, 1):
         exact, _ = attacked(linear_attack, case, Goal(Norm.LINF, float("inf"), target))
         eps = float(np.quantile(exact.upper[np.isfinite(exact.upper)], 0.7, method="lower")) * 1.02
-        ledger, _ = attacked(apgd, case, Goal(Norm.LINF, eps, target), options=options)
+        ledger, _ = attacked(apgd_attack, case, Goal(Norm.LINF, eps, target), options=options)
         # Towards a target, cross-entropy also pulls at the third class, and its optimum is another point.
         if loss != "ce" or target is None:
             assert np.array_equal(ledger.broken(eps), exact.upper <= eps)
@@ -155,7 +155,7 @@ def test_whole_numbers_stay_whole() -> None:
     case = Case(
         model=model, splits=Splits(test=Data(x, Schema(DataKind.TABLE, (2,), features), np.zeros(2, dtype=int)))
     )
-    ledger, _ = attacked(apgd, case, Goal(Norm.LINF, 1.7), options=ApgdOptions(steps=20))
+    ledger, _ = attacked(apgd_attack, case, Goal(Norm.LINF, 1.7), options=ApgdOptions(steps=20))
     assert np.isfinite(ledger.upper).all()
     assert np.array_equal(ledger.witness[:, 0], np.rint(ledger.witness[:, 0]))
 
@@ -163,6 +163,6 @@ def test_whole_numbers_stay_whole() -> None:
 def test_it_refuses_what_it_cannot_do() -> None:
     case = image_case(torch_linear(), n=4)
     with pytest.raises(UsageError, match="finite eps"):
-        attacked(apgd, case, Goal(Norm.LINF, float("inf")))
+        attacked(apgd_attack, case, Goal(Norm.LINF, float("inf")))
     with pytest.raises(ConfigError, match="expected a loss"):
-        attacked(apgd, case, Goal(Norm.LINF, 0.1), options=replace(ApgdOptions(), losses=("hinge",)))
+        attacked(apgd_attack, case, Goal(Norm.LINF, 0.1), options=replace(ApgdOptions(), losses=("hinge",)))

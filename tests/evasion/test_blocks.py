@@ -16,7 +16,7 @@ from casemate.core.lab import Lab
 from casemate.core.model import Model
 from casemate.core.norms import Norm, distance
 from casemate.core.schema import Feature, FeatureKind, Schema
-from casemate.evasion.blocks import BlocksOptions, blocks
+from casemate.evasion.blocks import BlocksOptions, blocks_attack
 
 
 def tree_case(seed: int = 0, *, forest: bool = False) -> Case:
@@ -51,7 +51,7 @@ def tree_case(seed: int = 0, *, forest: bool = False) -> Case:
 def test_claims_keep_every_rule_of_the_schema(seed: int, eps: float, norm: Norm) -> None:
     case = tree_case(seed)
     data = case.data("test")
-    for claim in blocks(
+    for claim in blocks_attack(
         case, batch_from(case), Goal(norm, eps), Lab("evasion/blocks", seed, options=BlocksOptions(15))
     ):
         assert claim.x is not None
@@ -65,7 +65,7 @@ def test_claims_keep_every_rule_of_the_schema(seed: int, eps: float, norm: Norm)
 def test_it_breaks_a_forest_that_has_no_gradients(norm: Norm) -> None:
     case = tree_case(forest=True)
     eps = 1.0
-    ledger, lab = attacked(blocks, case, Goal(norm, eps), options=BlocksOptions(queries=100))
+    ledger, lab = attacked(blocks_attack, case, Goal(norm, eps), options=BlocksOptions(queries=100))
     assert ledger.broken(eps).mean() > 0.4
     assert lab.meter.spent.backwards == 0
 
@@ -79,16 +79,16 @@ def test_on_a_stump_every_decision_equals_the_closed_form() -> None:
     model = Model("stump", "stump", labels=lambda a: stump.predict(a), scores=lambda a: stump.predict_proba(a))
     schema = Schema(DataKind.TABLE, (1,), (Feature("f", lo=-1.0, hi=1.0),))
     case = Case(model=model, splits=Splits(test=Data(x, schema, y)))
-    ledger, _ = attacked(blocks, case, Goal(Norm.LINF, 0.33), options=BlocksOptions(queries=30))
+    ledger, _ = attacked(blocks_attack, case, Goal(Norm.LINF, 0.33), options=BlocksOptions(queries=30))
     # A row on the right falls at the threshold itself, one on the left just beyond it; no row lies between.
     assert np.array_equal(ledger.broken(0.33), np.abs(x[:, 0] - threshold) < 0.33)
 
 
 def test_a_row_fares_the_same_whichever_rows_share_its_batch() -> None:
     case = tree_case(forest=True)
-    whole, _ = attacked(blocks, case, Goal(Norm.LINF, 0.5), options=BlocksOptions(queries=40))
+    whole, _ = attacked(blocks_attack, case, Goal(Norm.LINF, 0.5), options=BlocksOptions(queries=40))
     rows = np.arange(59, 0, -7)
     part, _ = attacked(
-        blocks, case, Goal(Norm.LINF, 0.5), options=BlocksOptions(queries=40), batch=batch_from(case, rows)
+        blocks_attack, case, Goal(Norm.LINF, 0.5), options=BlocksOptions(queries=40), batch=batch_from(case, rows)
     )
     assert np.array_equal(part.witness, whole.witness[rows], equal_nan=True)

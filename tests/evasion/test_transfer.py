@@ -22,8 +22,8 @@ from casemate.core.planner import applicable
 from casemate.core.schema import Feature, FeatureKind, Schema
 from casemate.engine.harness import batch_of, open_ledger, pursue, wrong
 from casemate.errors import Unavailable, UsageError
-from casemate.evasion.apgd import ApgdOptions, apgd
-from casemate.evasion.transfer import TransferOptions, transfer
+from casemate.evasion.apgd import ApgdOptions, apgd_attack
+from casemate.evasion.transfer import TransferOptions, transfer_attack
 
 CLASSES = ("no", "yes")
 SCHEMA = Schema(DataKind.TABLE, (6,), tuple(Feature(f"f{i}", lo=-4.0, hi=4.0, scale=1.0 + i % 2) for i in range(6)))
@@ -61,8 +61,8 @@ def pursued(case: Case, goal: Goal, *, options: TransferOptions | None = None, m
     test = case.data("test")
     batch = batch_of(test.x, test.labels, test.sample_id)
     ledger = open_ledger(case, batch, goal.norm)
-    lab = Lab(transfer.id, 5, options or TransferOptions(), meter=meter or Meter())
-    pursue(transfer, case, batch, goal, lab, ledger=ledger, rows=np.arange(len(batch)))
+    lab = Lab(transfer_attack.id, 5, options or TransferOptions(), meter=meter or Meter())
+    pursue(transfer_attack, case, batch, goal, lab, ledger=ledger, rows=np.arange(len(batch)))
     return ledger
 
 
@@ -87,7 +87,9 @@ def test_what_gradients_cannot_break_because_they_are_zero_transfer_breaks() -> 
     test = case.data("test")
     batch = batch_of(test.x, test.labels, test.sample_id)
     own = open_ledger(case, batch, goal.norm)
-    pursue(apgd, case, batch, goal, Lab(apgd.id, 5, ApgdOptions()), ledger=own, rows=np.arange(len(batch)))
+    pursue(
+        apgd_attack, case, batch, goal, Lab(apgd_attack.id, 5, ApgdOptions()), ledger=own, rows=np.arange(len(batch))
+    )
     assert pursued(case, goal).broken(goal.eps).sum() > 2 * own.broken(goal.eps).sum()
 
 
@@ -145,20 +147,22 @@ def test_every_gradient_is_paid_for_and_a_spent_budget_ends_it() -> None:
 
 def test_it_needs_a_surrogate_with_gradients_and_a_finite_ball() -> None:
     case = case_of(linear_net())
-    assert applicable(transfer, case) is not None
+    assert applicable(transfer_attack, case) is not None
     batch = Batch(case.data("test").x, case.data("test").labels, case.data("test").sample_id)
-    lab = Lab(transfer.id, 5, TransferOptions())
+    lab = Lab(transfer_attack.id, 5, TransferOptions())
     with pytest.raises(Unavailable, match="surrogate"):
-        list(transfer.function(case, batch, Goal(Norm.LINF, 0.1), lab))
+        list(transfer_attack.function(case, batch, Goal(Norm.LINF, 0.1), lab))
     with pytest.raises(UsageError, match="finite eps"):
-        list(transfer.function(case, batch, Goal(Norm.LINF, float("inf")), lab))
+        list(transfer_attack.function(case, batch, Goal(Norm.LINF, float("inf")), lab))
 
 
 def test_claims_are_only_of_rows_that_the_model_really_gets_wrong() -> None:
     case = case_of(Rounded(linear_net()), linear_net())
     model: Model = case.the_model()
     batch = Batch(case.data("test").x, case.data("test").labels, case.data("test").sample_id)
-    claims = list(transfer.function(case, batch, Goal(Norm.L2, 0.6), Lab(transfer.id, 5, TransferOptions())))
+    claims = list(
+        transfer_attack.function(case, batch, Goal(Norm.L2, 0.6), Lab(transfer_attack.id, 5, TransferOptions()))
+    )
     claimed = np.concatenate([claim.rows for claim in claims])
     assert len(np.unique(claimed)) == len(claimed) > 10
     for claim in claims:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,12 @@ _LINEAR_TOO = frozenset({"SGDClassifier", "Perceptron", "PassiveAggressiveClassi
 _TOLERANCE = 1e-6
 
 
-def affine_of(estimator: Any, logits: Answer, x: Array) -> Affine | None:
+def affine_of(estimator: Any, logits: Answer, x: Array, take: Sequence[int] = ()) -> Affine | None:
     """`weights (k, d)`, `bias (k,)` with `logits(x) = weights @ x + bias`, or `None` where there is no such form.
 
     For linear classifiers alone or behind scaling, centring and PCA. Offered only if it agrees with `logits` on the
-    probes `x (n, d)` and on larger ones, to 1e-6 of the largest logit.
+    probes `x (n, d)` and on larger ones, to 1e-6 of the largest logit. `take` are the columns of x that the estimator
+    is given, in its order; all others weigh nothing.
     """
     steps = [step for _, step in getattr(estimator, "steps", ())] or [estimator]
     last = steps[-1]
@@ -38,6 +39,10 @@ def affine_of(estimator: Any, logits: Answer, x: Array) -> Affine | None:
         matrix, offset = form
         bias = bias + weights @ offset
         weights = weights * matrix if matrix.ndim == 1 else weights @ matrix
+    if take:
+        spread = np.zeros((len(weights), x.shape[1]))
+        spread[:, list(take)] = weights
+        weights = spread
     found = Affine(weights, bias)
     return found if agrees(found, logits, x) else None
 

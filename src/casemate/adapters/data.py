@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from casemate.adapters.archives import check_archive
 from casemate.adapters.labels import check_labels, class_name, encode, sorted_classes
-from casemate.adapters.schema import check_images, infer_image, infer_table, matrix_of, nearest, with_blocks
+from casemate.adapters.schema import check_images, infer_image, infer_table, matrix_of, with_blocks
 from casemate.adapters.tables import Column, columns_of_frame, columns_of_matrix, read_columns
 from casemate.core.data import Data, Splits
 from casemate.core.facets import DataKind
 from casemate.core.model import Task
+from casemate.core.names import nearest
 from casemate.core.rng import stream
 from casemate.core.schema import Feature, FeatureKind, Schema
 from casemate.errors import DataError
@@ -240,9 +242,11 @@ def _target(column: Column, name: str, where: str) -> Array:
 def _read_npz(path: Path, reading: Reading) -> _Raw:
     if not path.is_file():
         raise DataError(f"expected a data file, got nothing at {path}: check the path under [data]")
+    check_archive(path, DataError)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        # numpy leaves a file open that it was asked to open and cannot read
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            arrays = {name: found for name in archive.files if isinstance(found := archive[name], np.ndarray)}
     except Exception as error:  # bytes from outside: zip and numpy each have their own errors
         text = "an array of objects, which only a pickle holds" if "allow_pickle" in str(error) else str(error)
         raise DataError(f"expected arrays in {path.name}, got {text}: save numbers or text with np.savez") from error

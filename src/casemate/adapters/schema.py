@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,11 @@ from numpy.typing import NDArray
 from casemate.adapters.labels import class_name, sorted_classes
 from casemate.adapters.tables import Column, recoded
 from casemate.core.facets import DataKind
+from casemate.core.names import nearest
 from casemate.core.schema import Feature, FeatureKind, Schema
 from casemate.errors import DataError
 
-__all__ = ["check_images", "describe", "infer_image", "infer_table", "matrix_of", "nearest", "with_blocks"]
+__all__ = ["check_images", "describe", "infer_image", "infer_table", "matrix_of", "with_blocks"]
 
 Array = NDArray[Any]
 Overrides = Mapping[str, Mapping[str, Any]]
@@ -125,18 +125,8 @@ def with_blocks(schema: Schema, x: Array) -> Schema:
     return replace(schema, features=tuple(features))
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The mend for a wrong name: the nearest known ones, or what there is."""
-    names = [str(item) for item in known]
-    near = get_close_matches(name, names, n=3, cutoff=0.6) or get_close_matches(
-        name.lower(), [item.lower() for item in names], n=3
-    )
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return f"it has {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
-
-
 def _feature(name: str, columns: Sequence[Column], given: Mapping[str, Any]) -> Feature:
+    _refuse_mixture(name, columns, given)
     kinds = {column.kind for column in columns}
     kind = FeatureKind.CATEGORY if FeatureKind.CATEGORY in kinds else max(kinds, key=lambda k: k is FeatureKind.NUMERIC)
     kind = _declared_kind(name, given, kind)
@@ -149,6 +139,18 @@ def _feature(name: str, columns: Sequence[Column], given: Mapping[str, Any]) -> 
         _refuse_text(name, columns)
         inferred = _number(name, kind, columns, missing)
     return _overridden(inferred, {key: value for key, value in given.items() if key not in ("integer", "kind")}, name)
+
+
+def _refuse_mixture(name: str, columns: Sequence[Column], given: Mapping[str, Any]) -> None:
+    """Numbers in one split and text in another are a fault of an export, unless the user says that they are names."""
+    text = [column for column in columns if column.kind is FeatureKind.CATEGORY and column.missing < len(column.values)]
+    numbers = [column for column in columns if column.kind is not FeatureKind.CATEGORY and column.missing < len(column.values)]
+    if text and numbers and not {"kind", "categories"} & set(given):
+        shown = ", ".join(repr(value) for value in text[0].categories[:3])
+        raise DataError(
+            f"expected one kind of values in column {name!r}, got numbers in one split and text such as {shown} in "
+            f'another: mend the data, or set [schema."{name}"] kind = "category"'
+        )
 
 
 def _declared_kind(name: str, given: Mapping[str, Any], inferred: FeatureKind) -> FeatureKind:

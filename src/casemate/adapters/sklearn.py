@@ -25,7 +25,7 @@ from casemate.core.schema import Schema
 from casemate.errors import ModelError
 from casemate.formats.digests import Hasher
 
-__all__ = ["KNOBS", "load_estimator", "load_skops", "save_skops", "sklearn_recipe", "wrap_estimator"]
+__all__ = ["KNOBS", "check_fitted", "load_estimator", "load_skops", "save_skops", "sklearn_recipe", "wrap_estimator"]
 
 Array = NDArray[Any]
 
@@ -52,6 +52,7 @@ def wrap_estimator(
     Raises `ModelError` for one that is not fitted or fits neither the classes nor the schema.
     """
     calls = _calls(estimator, classes, schema)
+    _try_rows(calls, schema)
     regression = calls.classes == ()
     scores = calls.scores if not regression and hasattr(estimator, "predict_proba") else None
     logits = calls.logits if calls.has_logits() else None
@@ -213,7 +214,7 @@ class _Refit:
 
 
 def _calls(estimator: Any, classes: Sequence[str] | None, schema: Schema | None) -> _Calls:
-    _check_fitted(estimator)
+    check_fitted(estimator)
     rows = rows_for(estimator, schema)
     native = getattr(estimator, "classes_", None)
     if native is None:
@@ -224,6 +225,22 @@ def _calls(estimator: Any, classes: Sequence[str] | None, schema: Schema | None)
     names = [class_name(value) for value in native]
     chosen = tuple(classes) if classes else tuple(names)
     return _Calls(_sequential(estimator), rows, chosen, np.asarray(native), _positions(names, chosen))
+
+
+def _try_rows(calls: _Calls, schema: Schema | None) -> None:
+    """A few rows of the schema, so that what the estimator cannot take is said before an audit begins."""
+    if schema is None:
+        return
+    try:
+        calls.labels(probes(schema, 2))
+    except ModelError:
+        raise
+    except Exception as error:  # an estimator's own code may raise anything
+        text = str(error).splitlines()[0] if str(error) else "no message"
+        raise ModelError(
+            f"expected the estimator to take rows of this data, got {type(error).__name__} ({text}): name the files, "
+            "the target and the kinds of columns that it was fitted with"
+        ) from error
 
 
 def _positions(names: list[str], classes: tuple[str, ...]) -> tuple[int, ...]:
@@ -239,7 +256,8 @@ def _positions(names: list[str], classes: tuple[str, ...]) -> tuple[int, ...]:
     )
 
 
-def _check_fitted(estimator: Any) -> None:
+def check_fitted(estimator: Any) -> None:
+    """Raise `ModelError` for an estimator before its fit."""
     from sklearn.exceptions import NotFittedError
     from sklearn.utils.validation import check_is_fitted
 
@@ -278,7 +296,7 @@ def _parallel(estimator: Any) -> list[str]:
 
 
 def _affine(calls: _Calls, schema: Schema | None) -> Affine | None:
-    if calls.rows.categories or calls.rows.take != tuple(range(len(calls.rows.take))):
+    if calls.rows.categories:
         return None
     width = getattr(calls.estimator, "n_features_in_", None)
     if schema is not None:
@@ -287,7 +305,7 @@ def _affine(calls: _Calls, schema: Schema | None) -> Affine | None:
         x = np.random.default_rng(0).normal(size=(16, width))
     else:
         return None
-    found = affine_of(calls.estimator, _Ordered(calls), np.nan_to_num(x))
+    found = affine_of(calls.estimator, _Ordered(calls), np.nan_to_num(x), calls.rows.take)
     if found is None:
         return None
     order = np.argsort(calls.positions)

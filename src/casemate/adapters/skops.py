@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from casemate.adapters.archives import check_archive
 from casemate.errors import ModelError
 
 __all__ = ["REVIEWED", "load_estimator", "load_skops", "save_skops"]
@@ -76,6 +77,7 @@ def load_skops(path: str | Path, *, trusted: Sequence[str] = ()) -> Any:
     import skops.io
 
     file = _existing(path)
+    check_archive(file, ModelError)
     try:
         untrusted = set(skops.io.get_untrusted_types(file=file))
         refused = sorted(untrusted - set(REVIEWED) - set(trusted))

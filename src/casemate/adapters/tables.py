@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from casemate.adapters.archives import memory
 from casemate.adapters.labels import class_name, sorted_classes
 from casemate.core.schema import FeatureKind
 from casemate.errors import DataError
@@ -63,7 +64,7 @@ def read_columns(path: Path) -> dict[str, Column]:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError) as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         mend = _ENCODING if "UTF8" in text.upper().replace("-", "") else "repair or export the file again"
-        raise DataError(f"expected a readable table in {path.name}, got: {text}: {mend}") from error
+        raise DataError(f"expected a readable table in {path.name}, got one that is not ({text}): {mend}") from error
     return _from_arrow(table, path.name)
 
 
@@ -76,7 +77,7 @@ def columns_of_frame(frame: Any) -> dict[str, Column]:
     try:
         table = pa.Table.from_pandas(frame.set_axis(names, axis=1), preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"expected one type in each column, got: {error}: convert the column with astype") from error
+        raise DataError(f"expected one type in each column, got several ({error}): convert the column with astype") from error
     return _from_arrow(table, "the data frame")
 
 
@@ -137,7 +138,14 @@ def _read_csv(path: Path) -> Any:
 def _read_parquet(path: Path) -> Any:
     from pyarrow import parquet
 
-    return parquet.ParquetFile(path).read()  # a single file, never the folder beside it
+    with parquet.ParquetFile(path) as file:  # a single file, never the folder beside it
+        # One value repeated a billion times takes a few bytes in the file.
+        rows, columns = file.metadata.num_rows, file.metadata.num_columns
+        if rows * columns * 8 > memory():
+            raise DataError(
+                f"expected {path.name} to fit into memory, got {rows:,} rows of {columns} columns: give fewer rows"
+            )
+        return file.read()
 
 
 def _from_arrow(table: Any, where: str) -> dict[str, Column]:

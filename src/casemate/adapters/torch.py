@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casemate.adapters.affine import agrees
+from casemate.adapters.archives import check_archive
 from casemate.adapters.digest import fingerprint
 from casemate.adapters.function import softmax
 from casemate.adapters.imports import import_object
@@ -289,7 +290,7 @@ def _filled(module: nn.Module, file: Path) -> tuple[list[str], list[str]]:
         result = module.load_state_dict(dict(state), strict=False)
     except RuntimeError as error:
         raise ModelError(
-            f"expected weights for the module in {file.name}, got: {error}: save the state_dict again"
+            f"expected weights for the module in {file.name}, got others ({error}): save the state_dict again"
         ) from error
     return sorted(result.missing_keys), sorted(result.unexpected_keys)
 
@@ -298,6 +299,7 @@ def _state_of(file: Path) -> Mapping[str, Any]:
     import safetensors.torch
     import torch
 
+    check_archive(file, ModelError)
     try:
         if file.suffix == ".safetensors":
             found: Any = safetensors.torch.load_file(file)

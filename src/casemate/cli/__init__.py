@@ -70,8 +70,11 @@ def main() -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code."""
     debug = "--debug" in arguments
-    prepared = _resumable([argument for argument in arguments if argument != "--debug"])
-    return guarded(lambda: app(args=prepared, prog_name="casemate", standalone_mode=False), debug=debug)
+    given = [argument for argument in arguments if argument != "--debug"]
+    prepared = _resumable(given)
+    return guarded(
+        lambda: app(args=prepared, prog_name="casemate", standalone_mode=False), arguments=given, debug=debug
+    )
 
 
 def _resumable(arguments: Sequence[str]) -> Strings:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from casemate.errors import BudgetExhausted, CasemateError, IntegrityError, LawBroken, Unavailable
 
-__all__ = ["INTERRUPTED", "block", "guarded"]
+__all__ = ["block", "guarded", "interrupted"]
 
-INTERRUPTED = "interrupted: nothing is lost; `casemate audit --resume` continues"
 _MESSAGE = re.compile(r"expected (?P<expected>.+?), got (?P<got>.+): (?P<mend>.+)", re.DOTALL)
 
 
-def guarded(command: Callable[[], object], *, debug: bool = False) -> int:
-    """Run a command and return its exit code, whatever it raises."""
+def guarded(command: Callable[[], object], *, arguments: Sequence[str] = (), debug: bool = False) -> int:
+    """Run a command and return its exit code, whatever it raises; `arguments` are what the user wrote."""
     try:
         result = command()
         code = result if isinstance(result, int) else 0
@@ -34,8 +34,20 @@ def guarded(command: Callable[[], object], *, debug: bool = False) -> int:
     except Exception as error:  # the boundary: nothing may pass it
         return _usage(error) or _unexpected(error, debug=debug)
     if code == 130:
-        _tell(INTERRUPTED)
+        _tell(interrupted(arguments))
     return code
+
+
+def interrupted(arguments: Sequence[str]) -> str:
+    """What an interruption says: a run goes on only under the order that began it, so the whole command is told.
+
+    >>> interrupted(["audit", "my model.toml", "--seed", "7"])
+    "interrupted: nothing is lost; go on with: casemate audit 'my model.toml' --seed 7 --resume"
+    """
+    if "audit" not in arguments[:1]:
+        return "interrupted"
+    resume = [] if any(argument.startswith("--resume") for argument in arguments) else ["--resume"]
+    return f"interrupted: nothing is lost; go on with: {shlex.join(['casemate', *arguments, *resume])}"
 
 
 def block(error: CasemateError) -> str:
@@ -64,7 +76,7 @@ def _usage(error: Exception) -> int:
     context = getattr(error, "ctx", None)
     if context is not None:
         _tell(context.get_usage())
-    _tell(f"error: {show()}")
+    _tell(f"error: {show().replace('Value error, ', '')}")
     return 2
 
 

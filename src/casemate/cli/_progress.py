@@ -1,4 +1,4 @@
-"""Progress on stderr: bars on a terminal, a line now and then elsewhere; silent for the first two seconds."""
+"""Progress on stderr: bars on a terminal, lines elsewhere; silent for the first two seconds."""
 
 from __future__ import annotations
 
@@ -53,12 +53,17 @@ def _bars() -> Iterator[Progress]:
 
 
 def _lines() -> Progress:
-    last = time.monotonic() + _QUIET - _EVERY
+    """A line where a plug-in begins (or goes on, once the quiet is over), then one every ten seconds at most."""
+    begun = last = time.monotonic()
+    told: set[str] = set()
 
     def update(name: str, done: int, total: int) -> None:
         nonlocal last
-        if time.monotonic() - last >= _EVERY:
-            last = time.monotonic()
-            print(f"{name}: {done} of {total}", file=sys.stderr, flush=True)
+        now = time.monotonic()
+        if now - begun < _QUIET or (name in told and now - last < _EVERY):
+            return
+        told.add(name)
+        last = now
+        print(f"{name}: {done:,} of {total:,}", file=sys.stderr, flush=True)
 
     return update

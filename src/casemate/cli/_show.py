@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-__all__ = ["columns", "show"]
+__all__ = ["again", "columns", "show"]
 
 _BLANKS = re.compile(r"[ ]+$", re.MULTILINE)
 _WIDTH = 160  # where there is no terminal to ask
@@ -33,12 +35,24 @@ def show(*renderables: RenderableType) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def columns(*headers: str) -> Table:
-    """A table with a rule under its headers and no other ink."""
+def columns(*headers: str, whole: tuple[str, ...] = ()) -> Table:
+    """A table with a rule under its headers and no other ink; the columns `whole` are never broken."""
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
     for header in headers:
-        table.add_column(header, overflow="fold")
+        table.add_column(header, overflow="fold", no_wrap=header in whole)
     return table
+
+
+def again(command: str, name: str, report: Path, *, config: str = "", trust: bool = False) -> str:
+    """The line that asks `command` about the finding `name`, from this folder; what is a default is left out.
+
+    >>> again("replay", "evasion/standard#ec6b", Path("out/report"), config="casemate.toml")
+    "casemate replay 'evasion/standard#ec6b' --report out/report"
+    """
+    words = ["casemate", command, name]
+    words += ["--report", str(report)] if report != Path("casemate-report") else []
+    words += ["--config", config] if config not in ("", "casemate.toml") else []
+    return shlex.join(words + ["--trust"] * trust)

@@ -42,7 +42,7 @@ def audit(
     from casemate import config as configuration
     from casemate._audit import Place, run
     from casemate.cli._progress import progress
-    from casemate.cli._show import show
+    from casemate.cli._show import again, show
     from casemate.report.terminal import verdict_table
 
     settings = configuration.load(config, trust=trust)
@@ -52,7 +52,12 @@ def audit(
         report = run(
             case, order, Place(output, store, executor or settings.audit.executor, resume), on_progress=on_progress
         )
-    show(verdict_table(report, verbose=verbose), "", f"  {output / 'report.html'}", f"  {output / 'report.json'}")
+    lines = ["", f"  {output / 'report.html'}", f"  {output / 'report.json'}"]
+    if finding := next((f for f in report.findings if f.id not in report.ruling.accepted), None):
+        lines += ["", f"  {again('explain', finding.id, output)}"]
+        if any(item.files for item in finding.evidence):
+            lines += [f"  {again('replay', finding.id, output, config=str(config), trust=trust)}"]
+    show(verdict_table(report, verbose=verbose), *lines)
     return report.ruling.exit_code
 
 

@@ -14,36 +14,53 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from casemate.core.outcome import Outcome, Threat
+    from casemate.core.evidence import Evidence
+    from casemate.core.outcome import Finding, Outcome, Threat
     from casemate.core.plugin import Plugin
     from casemate.core.report import Report
 
 __all__ = ["explain"]
 
+_NOTES = 6  # notes that are listed where there is nothing else to tell
+
 
 def explain(
     finding: Annotated[str, typer.Argument(help="The id of a finding, the beginning of one, or the id of a plug-in.")],
     report: Annotated[Path, typer.Option(help="The folder of the report.")] = Path("casemate-report"),
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List the notes too, which are not judged.")] = False,
 ) -> int:
     """Say what a finding means and how it was measured."""
     from casemate.cli._show import show
 
     written = (report / "report.json" if report.is_dir() else report).is_file()
-    told = _from_report(report, finding) if written else []
+    told = _from_report(report, finding, verbose=verbose) if written else []
     if not told:
         told = _from_catalogue(finding, "" if written else f"there is no report in {report}")
     show(*told)
     return 0
 
 
-def _from_report(folder: Path, name: str) -> list[RenderableType]:
+def _from_report(folder: Path, name: str, *, verbose: bool) -> list[RenderableType]:
     from casemate._replay import report_in
+    from casemate.report import words
 
     report = report_in(folder)
+    found = _named(report, name)
+    judged = [outcome for outcome in found if not _noted(outcome)]
     told: list[RenderableType] = []
-    for outcome in _named(report, name):
-        told += [*_explained(report, outcome), ""]
+    for outcome in found if verbose else judged or found:
+        told += [*_explained(report, outcome, folder, verbose=verbose), ""]
+    notes = sum(len(outcome.evidence) for outcome in found if _noted(outcome))
+    if judged and notes and not verbose:
+        return [*told, f"{words.counted(notes, 'note')}, measured and not judged: -v lists them."]
     return told[:-1]
+
+
+def _noted(outcome: Outcome) -> bool:
+    """Whether an outcome holds notes and nothing else."""
+    from casemate.core.evidence import Quantity
+
+    return bool(outcome.evidence) and all(item.quantity is Quantity.NOTE for item in outcome.evidence)
 
 
 def _named(report: Report, name: str) -> Sequence[Outcome]:
@@ -55,51 +72,83 @@ def _named(report: Report, name: str) -> Sequence[Outcome]:
     raise UsageError(f"expected the beginning of one id, got {name!r}, which begins {len(found)}: write out {ids}")
 
 
-def _explained(report: Report, outcome: Outcome) -> list[RenderableType]:
-    from rich.text import Text
-
-    from casemate.core.outcome import Clean, Failed, Finding, Inconclusive, Skipped
+def _explained(report: Report, outcome: Outcome, folder: Path, *, verbose: bool) -> list[RenderableType]:
+    from casemate.core.outcome import Finding
     from casemate.report import words
 
     facts = report.plugins.get(outcome.plugin)
     table = _grid()
-    if isinstance(outcome, Finding):
-        head = Text.assemble((f"{outcome.severity}: {words.sentence(outcome.title)}", "bold"), f"\n{outcome.id}")
-    elif isinstance(outcome, Inconclusive):
-        head = Text(f"inconclusive, could be {outcome.could_be}: {outcome.about}", "bold")
-        table.add_row("decides", outcome.need)
-    elif isinstance(outcome, Skipped):
-        head = Text(f"not tested: {outcome.plugin}", "bold")
-        table.add_row("why", outcome.detail)
-    elif isinstance(outcome, Failed):
-        head = Text(f"broke: {outcome.plugin}", "bold")
-        table.add_row("error", outcome.error)
-    elif isinstance(outcome, Clean):
-        head = Text(f"clean: {outcome.about or outcome.plugin}", "bold")
+    head, label, why = _head(outcome)
+    if why:
+        table.add_row(label, why)
     if facts is not None:
         _threat(table, facts.threat)
-    _measured(table, outcome)
+    _measured(table, outcome, verbose=verbose)
     if facts is not None:
         table.add_row("source", facts.source)
-    if isinstance(outcome, Finding):
-        if outcome.mend:
-            table.add_row("mend", outcome.mend)
-        table.add_row("again", f"casemate replay '{outcome.id}'")
-    return [head, table]
+    if not isinstance(outcome, Finding):
+        return [head, table]
+    if outcome.mend:
+        table.add_row("mend", words.full(outcome.mend))
+    return [head, table, *_again(report, outcome, folder)]
 
 
-def _measured(table: Table, outcome: Outcome) -> None:
+def _head(outcome: Outcome) -> tuple[RenderableType, str, str]:
+    """What an outcome is; then the label and the words of what is to be known first, if there is such a thing."""
+    from rich.text import Text
+
+    from casemate.core.outcome import Failed, Finding, Inconclusive, Skipped
     from casemate.report import words
 
-    methods = dict.fromkeys((item.method, item.interval, item.confidence, item.errs) for item in outcome.evidence)
-    for item in outcome.evidence:
-        where = ", ".join(part for part in (words.place(item), words.size(item)) if part)
-        table.add_row("measured", f"{item.metric}: {words.told(item)}{f'  ({where})' if where else ''}")
-    for method, interval, confidence, _ in methods:
-        how = f"; {confidence * 100:g} % interval: {interval.replace('_', ' ')}" if confidence < 1 else ""
-        table.add_row("how", f"{method}{how}")
-    for errs in dict.fromkeys(errs for *_, errs in methods):
+    if isinstance(outcome, Finding):
+        title = f"{outcome.severity}: {words.sentence(outcome.title)}"
+        return Text.assemble((title, "bold"), f"\n{outcome.about}", f"\n{outcome.id}"), "", ""
+    if isinstance(outcome, Inconclusive):
+        head = f"inconclusive, could be {outcome.could_be}: {outcome.about}"
+        return Text(head, "bold"), "decides", words.full(outcome.need)
+    if isinstance(outcome, Skipped):
+        return Text(f"not tested: {outcome.plugin}", "bold"), "why", words.full(outcome.detail)
+    if isinstance(outcome, Failed):
+        return Text(f"broke: {outcome.plugin}", "bold"), "error", outcome.error
+    return Text(f"{'noted' if _noted(outcome) else 'clean'}: {outcome.about or outcome.plugin}", "bold"), "", ""
+
+
+def _again(report: Report, finding: Finding, folder: Path) -> list[RenderableType]:
+    """How to measure a finding again; a line of its own, so that it can be copied whole."""
+    from casemate.cli._show import again
+
+    if not any(item.files for item in finding.evidence):
+        return ["", f"Nothing was kept to replay: the same audit with --seed {report.seed} measures it again."]
+    here = Path("casemate.toml").is_file()
+    line = again("replay", finding.id, folder, config="" if here else "CONFIG")
+    return ["", f"  {line}", *([] if here else ["  (CONFIG is the casemate.toml of the audit)"])]
+
+
+def _measured(table: Table, outcome: Outcome, *, verbose: bool) -> None:
+    from casemate.report import words
+
+    items = words.in_order(outcome.evidence)
+    shown = items if verbose or not _noted(outcome) else items[:_NOTES]
+    label = "measured"
+    for metric in dict.fromkeys(item.metric for item in shown):
+        table.add_row(label, metric)
+        label = ""
+        for item in shown:
+            if item.metric == metric:
+                table.add_row("", _line(item))
+    if len(items) > len(shown):
+        table.add_row("", f"and {words.counted(len(items) - len(shown), 'note')} more: -v lists them")
+    for how in dict.fromkeys("; ".join(part for part in (item.method, words.recipe(item)) if part) for item in shown):
+        table.add_row("how", how)
+    for errs in dict.fromkeys(item.errs for item in shown):
         table.add_row("errs", words.MEANING[errs])
+
+
+def _line(item: Evidence) -> str:
+    from casemate.report import words
+
+    where = ", ".join(part for part in (words.place(item), words.size(item)) if part)
+    return f"  {words.told(item)}{f'  {where}' if where else ''}"
 
 
 def _from_catalogue(name: str, otherwise: str) -> list[RenderableType]:

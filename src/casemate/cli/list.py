@@ -73,15 +73,16 @@ def _runs(where: str) -> Table:
     from pathlib import Path
 
     from casemate.cli._show import columns
+    from casemate.report import words
     from casemate.store import open_store
 
-    table = columns("run", "begun", "name", "state", "report")
+    table = columns("run", "begun", "name", "state", "report", whole=("run", "begun", "state"))
     if "://" not in where and not Path(where).is_dir():
         return table  # looking must not make a store
     store = open_store(where)
     try:
         for row in store.runs():
-            table.add_row(row.id, row.created, row.name, row.state, _near(row.output))
+            table.add_row(row.id, words.date(row.created), row.name, row.state, _near(row.output))
     finally:
         store.close()
     return table

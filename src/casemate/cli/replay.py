@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from casemate.core.evidence import Evidence
 
 __all__ = ["replay"]
 
@@ -27,11 +30,20 @@ def replay(
 
     outcome_named(report_in(report), finding)  # a wrong name is told before a model is loaded
     rows = measure_again(report, finding, loaded_case(config, trust=trust))
-    table = columns("metric", "where", "before", "now", "holds")
-    for row in rows:
-        now = words.bound(row.now) if row.now is not None else "not measured"
+    table = columns("what", "before", "now", "holds", whole=("before", "now", "holds"))
+    before = {id(row.before): row for row in rows}
+    for row in (before[id(item)] for item in words.in_order(row.before for row in rows)):
         where = ", ".join(part for part in (row.before.about, words.place(row.before)) if part)
-        table.add_row(row.before.metric, where, words.bound(row.before), now, "yes" if row.holds else "NO")
+        what = f"{row.before.metric}\n  {where}" if where else row.before.metric
+        now = _lines(row.now) if row.now is not None else "not measured"
+        table.add_row(what, _lines(row.before), now, "yes" if row.holds else "NO")
     holds = bool(rows) and all(row.holds for row in rows)
     show(table, "", "It holds." if holds else "It does not hold: the measurement came out otherwise.")
     return 0 if holds else 1
+
+
+def _lines(item: Evidence) -> str:
+    """A value above its interval: narrow enough for two of them in 80 columns."""
+    from casemate.report import words
+
+    return "\n".join(part for part in (words.value(item), words.interval(item)) if part)

@@ -14,7 +14,7 @@ from casemate.core.case import Case, Recipe
 from casemate.core.data import Splits
 from casemate.core.model import Model, Task
 from casemate.core.policy import Accepted, Gate, Policy
-from casemate.errors import CasemateError, ConfigError, ModelError
+from casemate.errors import CasemateError, ConfigError, DataError, ModelError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,6 +112,10 @@ def _splits(settings: Settings, native: Any) -> tuple[Splits, tuple[str, ...]]:
     classes = settings.model.classes or own
     if not given.files:
         return Splits(), classes or ()
+    if hasattr(native, "predict") and from_framework(native, "sklearn"):
+        from casemate.adapters.sklearn import check_fitted
+
+        check_fitted(native)  # one that is not fitted has no classes either, and would pass for a regressor
     regression = own == () and hasattr(native, "predict")
     reading = Reading(
         target=given.target,
@@ -126,7 +130,14 @@ def _splits(settings: Settings, native: Any) -> tuple[Splits, tuple[str, ...]]:
         source=given.source,
         one_hot=given.one_hot,
     )
-    return read_splits(given.files, reading)
+    splits, names = read_splits(given.files, reading)
+    bare = [name for name, data in splits.parts().items() if native is not None and data.y is None]
+    if bare:
+        raise DataError(
+            f"expected labels to hold the model's answers against, got none in the {bare[0]} data: name their column "
+            "(or array) as [data] target"
+        )
+    return splits, names
 
 
 def _own_classes(native: Any) -> tuple[str, ...]:

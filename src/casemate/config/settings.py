@@ -21,10 +21,10 @@ from pydantic import (
     model_validator,
 )
 
-from casemate.adapters.schema import nearest
 from casemate.core.budget import parse_budget
 from casemate.core.facets import DataKind, Profile
 from casemate.core.model import Task
+from casemate.core.names import nearest
 from casemate.core.outcome import Severity
 from casemate.errors import CasemateError, ConfigError
 
@@ -56,7 +56,7 @@ def load(path: str | Path, *, trust: bool = False) -> Settings:
             f"expected a configuration at {file}, got {error.strerror or error}: write one with `casemate init`"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"expected TOML in {file.name}, got: {error}: mend that line") from error
+        raise ConfigError(f"expected TOML in {file.name}, got a fault ({error}): mend that line") from error
     folder = file.resolve().parent
     try:
         settings = Settings.model_validate(raw, context={"folder": folder})
@@ -161,13 +161,15 @@ class GateSettings(_Section):
     metric: Name
     at: dict[str, str | int | float | bool] = Field(default_factory=dict)
     about: str = ""
-    min: float | None = None
-    max: float | None = None
+    min: Annotated[float | None, Field(allow_inf_nan=False)] = None
+    max: Annotated[float | None, Field(allow_inf_nan=False)] = None
 
     @model_validator(mode="after")
     def _bounded(self) -> GateSettings:
         if self.min is None and self.max is None:
             raise ValueError("min or max in a gate")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min <= max in a gate")
         return self
 
 

@@ -41,6 +41,7 @@ class Scale:
 
 
 _INF = float("inf")
+_PRACTICAL = 100  # times the samples at hand: beyond it, a forecast is no advice
 
 TABLE: Mapping[Quantity, Scale] = {
     Quantity.ROBUSTNESS: Scale(0.9, 0.7, 0.5, 0.1, worse=-1),
@@ -131,7 +132,7 @@ def _judge_group(plugin: str, metric: str, about: str, items: Sequence[Evidence]
 
 
 def _need(items: Sequence[Evidence]) -> str:
-    needs = []
+    needs: list[tuple[int | None, int]] = []
     for item in items:
         scale = TABLE.get(item.quantity)
         if scale is None or item.unit != "share" or item.n <= 0 or severity_range(item)[1] is Severity.NONE:
@@ -139,10 +140,11 @@ def _need(items: Sequence[Evidence]) -> str:
         unit = _unit(item)
         bar = scale.low * unit
         if scale.at(item.value / unit) is Severity.NONE and 0 <= item.value <= 1 and 0 <= bar <= 1:
-            wanted = samples_to_decide(item.value, bar, item.confidence)
-            needs.append(0 if wanted is None else wanted - item.n)
-    if needs and max(needs) > 0:
-        return f"about {max(needs)} more samples would decide, if the rate stays as it is"
+            needs.append((samples_to_decide(item.value, bar, item.confidence), item.n))
+    open_ = [(wanted, n) for wanted, n in needs if wanted is None or wanted > n]
+    if open_:
+        wanted, n = max(open_, key=lambda need: _INF if need[0] is None else need[0] - need[1])
+        return f"{_forecast(wanted, n)}, if the rate stays as it is"
     return "the interval reaches from harmless to harmful: more samples would narrow it"
 
 
@@ -181,7 +183,7 @@ def _split_accepted(outcomes: Sequence[Outcome], policy: Policy, today: dt.date)
 def _tested(outcomes: Sequence[Outcome]) -> GateResult:
     measured = [o for o in outcomes if isinstance(o, Finding | Clean | Inconclusive)]
     if measured:
-        return GateResult("something was tested", Status.PASSED, f"outcomes with evidence: {len(measured)}")
+        return GateResult("something was tested", Status.PASSED, f"outcomes with evidence: {len(measured):,}")
     return GateResult("something was tested", Status.UNDECIDED, "nothing was tested")
 
 
@@ -255,7 +257,7 @@ def _same(a: object, b: object) -> bool:
 
 
 def _hold(evidence: Evidence, gate: Gate) -> tuple[Status, str]:
-    got = f"{evidence.value:.4g} [{evidence.low:.4g}, {evidence.high:.4g}]"
+    got = f"{_told(evidence.value)} [{_told(evidence.low)}, {_told(evidence.high)}]"
     lo, hi = -_INF if gate.min is None else gate.min, _INF if gate.max is None else gate.max
     if evidence.low >= lo and evidence.high <= hi:
         return Status.PASSED, f"measured {got}"
@@ -269,4 +271,25 @@ def _more(evidence: Evidence, gate: Gate) -> str:
     if bar is None or evidence.unit != "share" or evidence.n <= 0 or not 0 <= bar <= 1 or evidence.value == bar:
         return ""
     wanted = samples_to_decide(evidence.value, bar, evidence.confidence)
-    return "" if wanted is None or wanted <= evidence.n else f"; about {wanted - evidence.n} more samples would decide"
+    return "" if wanted is not None and wanted <= evidence.n else f"; {_forecast(wanted, evidence.n)}"
+
+
+def _forecast(wanted: int | None, n: int) -> str:
+    """How many samples beyond `n` it takes to have `wanted`; `None` is more than anybody has."""
+    if wanted is None:
+        return "more samples cannot decide it in practice"
+    more = wanted - n
+    if more > _PRACTICAL * n:
+        return f"more samples cannot decide it in practice (it would take about {_large(more)})"
+    return f"about {more:,} more {'sample' if more == 1 else 'samples'} would decide"
+
+
+def _large(count: int) -> str:
+    for size, word in ((10**12, "trillion"), (10**9, "billion"), (10**6, "million")):
+        if count >= size:
+            return f"{count / size:.2g} {word}" if count < 100 * size else f"{count / size:.0f} {word}"
+    return f"{count:,}"
+
+
+def _told(x: float) -> str:
+    return f"{x:,.0f}" if 1000 <= abs(x) < 1e15 else f"{x:.4g}"

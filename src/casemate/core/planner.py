@@ -11,6 +11,8 @@ from casemate.core.budget import Budget, allocate
 from casemate.core.case import Case
 from casemate.core.facets import PluginKind, Profile
 from casemate.core.outcome import Skipped, SkipReason
+from casemate.core.names import nearest
+from casemate.core.options import check_options
 from casemate.core.plugin import Plugin
 from casemate.errors import ConfigError
 
@@ -45,6 +47,8 @@ def plan(
     """
     probes = sorted((p for p in plugins if p.kind is PluginKind.PROBE), key=lambda p: (not _early(p), p.id))
     _refuse_unknown(plugins, [*options, *only])
+    for name, given in options.items():
+        check_options([p for p in plugins if p.id == name], given)
     _refuse_options(plugins, profile, options)
     if only:
         probes = [p for p in probes if p.id in only or p.id.partition("/")[0] in only]
@@ -80,7 +84,10 @@ def _refuse_unknown(plugins: Sequence[Plugin], asked: Sequence[str]) -> None:
     known = ids | {i.partition("/")[0] for i in ids}
     for name in asked:
         if name not in known:
-            raise ConfigError(f"expected a plug-in or a room ({', '.join(sorted(known))}), got {name!r}: mend the name")
+            raise ConfigError(
+                f"expected a plug-in or a room, got {name!r}: {nearest(name, sorted(known))} `casemate list plugins` "
+                "shows all"
+            )
 
 
 def _refuse_options(plugins: Sequence[Plugin], profile: Profile, options: Mapping[str, Mapping[str, Any]]) -> None:

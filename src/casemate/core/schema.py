@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -114,7 +115,7 @@ class Schema:
         """Which rows break which rule: rule -> mask `(n,)`; only rules that some row breaks are in it."""
         if x.shape[1:] != self.shape:
             raise DataError(f"expected samples of shape {self.shape}, got {x.shape[1:]}: reshape the data")
-        flat = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
+        flat = np.asarray(x, dtype=np.float64).reshape(len(x), math.prod(self.shape))
         found = {"not finite": _rows(~np.isfinite(flat) & ~self._missing_mask(flat))}
         slack = _TOLERANCE * np.maximum(1.0, np.abs(flat))
         lo, hi = self._flat(self.lo), self._flat(self.hi)

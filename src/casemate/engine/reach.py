@@ -79,10 +79,15 @@ def reach_of(norm: Norm, eps: float, x: Array, schema: Schema | None) -> Reach:
     own = np.asarray(x, dtype=np.float64)
     with np.errstate(invalid="ignore"):
         span = np.where(scale > 0, eps * scale, 0.0)  # inf * 0 for a fixed feature is not a number, and not wanted
-        low = np.minimum(np.maximum(own - span, lo), own)
-        high = np.maximum(np.minimum(own + span, hi), own)
+        low = np.minimum(np.maximum(_within(own, own - span, span), lo), own)
+        high = np.maximum(np.minimum(_within(own, own + span, span), hi), own)
         low, high = _towards(x, low - own, low), _towards(x, high - own, high)
     return Reach(norm, float(eps), x, low, high, scale, _whole(schema))
+
+
+def _within(x: NDArray[np.float64], edge: NDArray[np.float64], span: Array) -> NDArray[np.float64]:
+    """The edge itself, or its neighbour towards x where the rounding of `x + span` went past the span."""
+    return np.where(np.abs(edge - x) > span, np.nextafter(edge, x), edge)
 
 
 def _whole(schema: Schema | None) -> NDArray[np.bool_] | None:

@@ -24,12 +24,12 @@ from casemate.core.schema import Schema
 from casemate.engine.trainers import TorchRecipe, as_torch, recipe_of, train_module
 from casemate.errors import ConfigError, Unavailable
 from casemate.evasion import THREAT
-from casemate.evasion.standard import _usual
+from casemate.evasion.standard import usual_eps
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["AdversarialTrainingOptions", "adversarial_training"]
+__all__ = ["AdversarialTrainingOptions", "train_adversarially"]
 
 _NORMS = (Norm.LINF, Norm.L2)
 _TINY = 1e-12
@@ -63,7 +63,7 @@ class AdversarialTrainingOptions:
     profiles={Profile.FULL: {"epochs": 40, "steps": 3, "step": 0.5}},
     requires=("torch",),
 )
-def adversarial_training(case: Case, findings: Iterable[Outcome], lab: Lab) -> Candidate:
+def train_adversarially(case: Case, findings: Iterable[Outcome], lab: Lab) -> Candidate:
     """Train the recipe's module again, each batch `x (b, ...)` replaced by points near it that raise its loss.
 
     Minimises the mean of max over ||(x' - x) / scale|| <= eps, inside the bounds, of the cross-entropy at x'. The inner
@@ -117,7 +117,7 @@ def _ball(options: AdversarialTrainingOptions, findings: Iterable[Outcome], sche
     norm = None if options.norm is None else Norm(options.norm)
     found = [ball for ball in _measured(findings) if norm in (None, ball[0])]
     norm = norm or (found[0][0] if found else Norm.LINF)
-    radii = sorted({size for name, size in found if name is norm}) or _usual(norm, schema)
+    radii = sorted({size for name, size in found if name is norm}) or usual_eps(norm, schema)
     return norm, options.eps or radii[len(radii) // 2]
 
 

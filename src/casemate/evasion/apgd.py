@@ -23,7 +23,7 @@ from casemate.evasion import THREAT
 from casemate.evasion.climb import Climb
 from casemate.evasion.losses import loss_named
 
-__all__ = ["ApgdOptions", "apgd"]
+__all__ = ["ApgdOptions", "apgd_attack"]
 
 Array = NDArray[Any]
 
@@ -52,7 +52,7 @@ class ApgdOptions:
     norms={Norm.LINF, Norm.L2},
     requires=("torch",),
 )
-def apgd(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+def apgd_attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
     """Search the ball with gradients; a sample leaves the batch in the step in which it breaks.
 
     Looks for x' with ||(x' - x) / scale|| <= eps inside the bounds and a wrong answer (or the goal's target). The

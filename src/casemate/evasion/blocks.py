@@ -20,7 +20,7 @@ from casemate.engine.reach import Reach
 from casemate.evasion import THREAT
 from casemate.evasion.search import random_search, share
 
-__all__ = ["BlocksOptions", "blocks"]
+__all__ = ["BlocksOptions", "blocks_attack"]
 
 Array = NDArray[Any]
 
@@ -43,7 +43,7 @@ class BlocksOptions:
     profiles={Profile.QUICK: {"queries": 100}, Profile.FULL: {"queries": 2000}},
     norms={Norm.LINF, Norm.L2},
 )
-def blocks(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+def blocks_attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
     """Search a row's ball by the scores alone: works on forests, boosted trees and anything that gives probabilities.
 
     Looks for x' with ||(x' - x) / scale|| <= eps inside the bounds and a wrong answer (or the goal's target). Each

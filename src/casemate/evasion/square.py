@@ -20,7 +20,7 @@ from casemate.engine.reach import Reach
 from casemate.evasion import THREAT
 from casemate.evasion.search import random_search, share
 
-__all__ = ["SquareOptions", "square"]
+__all__ = ["SquareOptions", "square_attack"]
 
 Array = NDArray[Any]
 
@@ -43,7 +43,7 @@ class SquareOptions:
     profiles={Profile.QUICK: {"queries": 150}, Profile.FULL: {"queries": 5000}},
     norms={Norm.LINF, Norm.L2},
 )
-def square(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+def square_attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
     """Search an image's ball by the scores alone: no gradient, so nothing to mask.
 
     Looks for x' with ||(x' - x) / scale|| <= eps inside the bounds and a wrong answer (or the goal's target), by random

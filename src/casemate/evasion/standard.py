@@ -25,7 +25,7 @@ from casemate.errors import BudgetExhausted, ConfigError, Unavailable
 from casemate.evasion import THREAT
 from casemate.evasion.curve import METRICS, evidence_of, standing
 
-__all__ = ["StandardOptions", "standard"]
+__all__ = ["StandardOptions", "measure_robustness", "usual_eps"]
 
 Array = NDArray[Any]
 
@@ -80,7 +80,7 @@ def _paired(arrays: Mapping[str, Stored], evidence: Evidence) -> tuple[Array, Ar
     replay=_replayed,
     paired=_paired,
 )
-def standard(case: Case, lab: Lab) -> Iterator[Evidence]:
+def measure_robustness(case: Case, lab: Lab) -> Iterator[Evidence]:
     """Robust accuracy: the share of test rows that stay right however an attacker moves them within eps.
 
     At each eps, (rows right and not broken) / (sampled test rows), rows that are wrong as they are included, with a
@@ -125,7 +125,7 @@ def _norms(options: StandardOptions) -> list[Norm]:
 
 def _radii(options: StandardOptions, norm: Norm, schema: Schema) -> list[float]:
     if options.eps is None:
-        return _usual(norm, schema)
+        return usual_eps(norm, schema)
     given = [options.eps] if isinstance(options.eps, int | float) else list(options.eps)
     radii = sorted({float(eps) for eps in given})
     if not radii or not all(0 < eps < np.inf for eps in radii):
@@ -133,7 +133,7 @@ def _radii(options: StandardOptions, norm: Norm, schema: Schema) -> list[float]:
     return radii
 
 
-def _usual(norm: Norm, schema: Schema) -> list[float]:
+def usual_eps(norm: Norm, schema: Schema) -> list[float]:
     """The eps that the field reports: MNIST's for one channel, CIFAR-10's for colour, tenths of a scale for tables."""
     if schema.kind is DataKind.TABLE:
         return [0.1, 0.25, 0.5] if norm is Norm.LINF else [0.25, 0.5, 1.0]

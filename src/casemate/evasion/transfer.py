@@ -25,7 +25,7 @@ from casemate.errors import Unavailable, UsageError
 from casemate.evasion import THREAT
 from casemate.evasion.losses import margin
 
-__all__ = ["TransferOptions", "transfer"]
+__all__ = ["TransferOptions", "transfer_attack"]
 
 Array = NDArray[Any]
 _PATH = 2.0  # the summed length of the steps, in eps: at 1, as in the paper, whoever turns once never meets the edge
@@ -52,7 +52,7 @@ class TransferOptions:
     norms={Norm.LINF, Norm.L2},
     requires=("torch",),
 )
-def transfer(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+def transfer_attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
     """Walk up the gradients of the case's surrogates and see whether the model itself falls for the samples found.
 
     Looks for x' with ||(x' - x) / scale|| <= eps inside the bounds and a wrong answer (or the goal's target). The

@@ -7,7 +7,8 @@ escapes everything, and the page's content security policy allows nothing but it
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,19 +27,28 @@ __all__ = ["Card", "render"]
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What a card shows: an outcome, its gravest measurement, the others, and what its plug-in is."""
+    """What a card shows: an outcome, its gravest measurement, the others, and what its plug-in is.
+
+    `again` says that a card above is of the same plug-in, so that threat and source can be folded away.
+    """
 
     outcome: Finding | Inconclusive
     lead: Evidence | None
     rest: tuple[Evidence, ...]
     facts: PluginFacts | None
     accepted: bool
+    again: bool = False
+
+    @property
+    def replayable(self) -> bool:
+        """Whether the audit kept what a replay needs."""
+        return any(item.files for item in self.outcome.evidence)
 
 
 def render(report: Report) -> str:
     """The whole page; equal reports give equal pages."""
     cards = [_card(report, finding) for finding in report.findings]
-    shown = [card for card in cards if not card.accepted]
+    shown = _marked(card for card in cards if not card.accepted)
     unclear = [_card(report, o) for o in report.outcomes if isinstance(o, Inconclusive)]
     clean = [o for o in report.outcomes if isinstance(o, Clean)]
     return _template().render(
@@ -56,9 +66,18 @@ def render(report: Report) -> str:
 def _card(report: Report, outcome: Finding | Inconclusive) -> Card:
     items = [item for item in outcome.evidence if item.quantity is not Quantity.NOTE]
     lead = max(items, key=_gravity) if items else None
-    rest = tuple(item for item in outcome.evidence if item is not lead)
+    rest = tuple(words.in_order(item for item in outcome.evidence if item is not lead))
     accepted = isinstance(outcome, Finding) and outcome.id in report.ruling.accepted
     return Card(outcome, lead, rest, report.plugins.get(outcome.plugin), accepted)
+
+
+def _marked(cards: Iterable[Card]) -> list[Card]:
+    seen: set[str] = set()
+    marked = []
+    for card in cards:
+        marked.append(replace(card, again=card.outcome.plugin in seen))
+        seen.add(card.outcome.plugin)
+    return marked
 
 
 def _gravity(item: Evidence) -> tuple[int, int]:
@@ -77,5 +96,13 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["whole"] = _whole
     environment.globals.update(bar=drawing.bar, drawing=drawing, words=words)
     return environment.get_template("report.html.j2")
+
+
+def _whole(text: str) -> str:
+    """The text with `eps = 0.1`, `95 %` and `Art. 15` never broken over two lines."""
+    for part in (" = ", " % ", "Art. "):
+        text = text.replace(part, part.replace(" ", "\u00a0", 1 if part == " % " else -1))
+    return text

@@ -79,14 +79,17 @@ def _findings(found: Sequence[Finding], *, verbose: bool) -> RenderableType:
         title = Text.assemble(words.sentence(finding.title), ("  " + finding.about, "dim"))
         table.add_row("", Text(str(finding.severity), colour), title)
         items = [item for item in finding.evidence if item.quantity is not Quantity.NOTE]
-        # the gravest first, since they decided; the others stay in the order of their measurement
-        items.sort(key=lambda item: [severity.rank for severity in severity_range(item)], reverse=True)
-        for item in items if verbose else items[:_SHOWN]:
+        for item in words.in_order(items if verbose else _gravest(items)):
             table.add_row("", "", _measurement(item))
         if len(items) > _SHOWN and not verbose:
             table.add_row("", "", Text(f"and {len(items) - _SHOWN} more", "dim"))
         table.add_row("", "", Text(finding.id, "dim"))
     return table
+
+
+def _gravest(items: Sequence[Evidence]) -> list[Evidence]:
+    """The measurements that decided, where not all are shown."""
+    return sorted(items, key=lambda item: [s.rank for s in severity_range(item)], reverse=True)[:_SHOWN]
 
 
 def _measurement(item: Evidence) -> RenderableType:
@@ -107,9 +110,9 @@ def _unclear(unclear: Sequence[Inconclusive]) -> RenderableType:
             Text(f"could be {outcome.could_be}", "magenta"),
             Text.assemble(outcome.about, ("  " + outcome.plugin, "dim")),
         )
-        for item in outcome.evidence[:_SHOWN]:
+        for item in words.in_order(_gravest(outcome.evidence)):
             table.add_row("", "", _measurement(item))
-        table.add_row("", "", Text(outcome.need))
+        table.add_row("", "", Text(words.full(outcome.need)))
     return table
 
 
@@ -143,7 +146,7 @@ def _passes(report: Report, *, verbose: bool) -> list[RenderableType]:
         if verbose:
             table = _grid(None, 1)
             for outcome in judged:
-                for item in outcome.evidence:
+                for item in words.in_order(outcome.evidence):
                     table.add_row("", Text(outcome.about or outcome.plugin), _measurement(item))
             parts.append(table)
         parts.append(Text())
@@ -152,7 +155,9 @@ def _passes(report: Report, *, verbose: bool) -> list[RenderableType]:
         table = _grid(None, 1)
         for finding in accepted:
             table.add_row(
-                "", Text(str(finding.severity), "dim"), Text.assemble(finding.title, ("  " + finding.id, "dim"))
+                "",
+                Text(str(finding.severity), "dim"),
+                Text.assemble(words.sentence(finding.title), ("  " + finding.id, "dim")),
             )
         parts += [_heading("Accepted", len(accepted)), table, Text()]
     return parts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from casemate.core.evidence import Direction, Evidence, Quantity
 from casemate.core.judgement import Status
@@ -14,10 +14,15 @@ __all__ = [
     "SKIPPED",
     "VERDICT",
     "bound",
+    "counted",
+    "date",
+    "full",
+    "in_order",
     "interval",
     "names",
     "number",
     "place",
+    "recipe",
     "plain",
     "sentence",
     "size",
@@ -64,16 +69,49 @@ _LISTS = (
     ("EU AI Act", "eu_ai_act"),
 )
 
+_NAMES = (
+    ("clopper pearson", "Clopper-Pearson"),
+    ("delong newcombe", "DeLong-Newcombe"),
+    ("mcnemar", "McNemar"),
+    ("bonferroni", "Bonferroni"),
+    ("wilson", "Wilson"),
+    ("bca", "BCa"),
+)
+
 
 def number(value: float) -> str:
-    """Three decimals between 0.001 and 1000, whole numbers as such, everything else with three digits.
+    """Three decimals between 0.001 and 1000, whole numbers from there on, two digits below.
 
-    >>> number(0.12345), number(40.0), number(3e-7)
-    ('0.123', '40', '3e-07')
+    >>> number(0.12345), number(40.0), number(16281.0), number(1234.5), number(3e-7)
+    ('0.123', '40', '16,281', '1,234', '3e-07')
     """
-    if value == round(value) and abs(value) < 1e15:
-        return f"{value:.0f}"
-    return f"{value:.3f}" if 0.001 <= abs(value) < 1000 else f"{value:.3g}"
+    if abs(value) < 1e15 and (value == round(value) or abs(value) >= 1000):
+        return f"{value:,.0f}"
+    return f"{value:.3f}" if 0.001 <= abs(value) < 1000 else f"{value:.2g}"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """A count with its noun.
+
+    >>> counted(1, "finding"), counted(1200, "finding"), counted(2, "file of evidence", "files of evidence")
+    ('1 finding', '1,200 findings', '2 files of evidence')
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def date(moment: str) -> str:
+    """A moment in ISO 8601 to the minute, for people.
+
+    >>> date("2026-11-22T22:34:26+00:00")
+    '2026-11-22 22:34 UTC'
+    """
+    day, _, rest = moment.partition("T")
+    return f"{day} {rest[:5]}{' UTC' if rest.endswith(('+00:00', 'Z')) else ''}".strip()
+
+
+def in_order(items: Iterable[Evidence]) -> list[Evidence]:
+    """Measurements by where they were made, numbers by size: `eps` 0.1, 0.25, 0.5."""
+    return sorted(items, key=lambda item: [(key, *_sortable(item.at[key])) for key in sorted(item.at)])
 
 
 def value(item: Evidence) -> str:
@@ -102,9 +140,29 @@ def bound(item: Evidence) -> str:
     return " ".join(part for part in (value(item), interval(item)) if part)
 
 
+def recipe(item: Evidence) -> str:
+    """How the interval was made, with names written as names: `95 % interval: Clopper-Pearson`; nothing without one."""
+    if item.low == item.high:
+        return ""
+    name = item.interval.replace("_", " ")
+    for plain, proper in _NAMES:
+        name = name.replace(plain, proper)
+    return f"{item.confidence * 100:g} % interval: {name}"
+
+
 def sentence(text: str) -> str:
-    """The text with a capital at its beginning."""
-    return text[:1].upper() + text[1:]
+    """The text with a capital at its beginning, unless that is the name of a metric or plug-in.
+
+    >>> sentence("test rows are in other splits"), sentence("fairness.tpr_gap is 0.2")
+    ('Test rows are in other splits', 'fairness.tpr_gap is 0.2')
+    """
+    name = any(mark in text.split(" ")[0].rstrip(".") for mark in "._/(")
+    return text if name else text[:1].upper() + text[1:]
+
+
+def full(text: str) -> str:
+    """A whole sentence: with a capital and a full stop."""
+    return sentence(text) + ("" if text.endswith((".", "!", "?", ":")) or not text else ".")
 
 
 def told(item: Evidence) -> str:
@@ -126,7 +184,7 @@ def place(item: Evidence) -> str:
 
 def names(threat: Threat) -> list[tuple[str, str]]:
     """The threat's ids: pairs of a public list and the ids in it, without the lists that have none."""
-    pairs = [(title, ", ".join(getattr(threat, field))) for title, field in _LISTS]
+    pairs = [(title, ", ".join(x.removeprefix(f"{title} ") for x in getattr(threat, field))) for title, field in _LISTS]
     return [(title, ids) for title, ids in pairs if ids]
 
 
@@ -136,4 +194,8 @@ def _fixed(item: Evidence, x: float) -> str:
 
 
 def _short(x: object) -> str:
-    return f"{x:g}" if isinstance(x, float) else str(x)
+    return f"{x:.4g}" if isinstance(x, float) else str(x)
+
+
+def _sortable(x: object) -> tuple[int, float, str]:
+    return (0, float(x), "") if isinstance(x, int | float) else (1, 0.0, str(x))
