@@ -36,7 +36,7 @@ from casemate.executors import executor, fixed_threads
 from casemate.formats import calibrations, canonical, wire
 from casemate.report.folder import refuse_unwritable, write_report
 
-__all__ = ["Order", "Place", "lab_for", "run"]
+__all__ = ["Order", "Place", "lab_for", "run", "shop_for"]
 
 _VERSIONED = ("casemate", "numpy", "scipy", "pandas", "scikit-learn", "torch", "skops", "safetensors")
 _FALSE_ALARMS = Metric("guard.false_positive_rate", Quantity.NOTE, Direction.EITHER)
@@ -105,19 +105,8 @@ def run(
     store = open_store(place.store) if place.store else None
     try:
         run_id = _begin(store, case, request, place) if store else ""
-        shop = Workshop(
-            seed=order.seed,
-            profile=order.profile,
-            plugins=known,
-            executor=executor(place.executor, order.threads),
-            options={key: dict(value) for key, value in order.options.items()},
-            threads=order.threads,
-            sampling_seed=order.sampling_seed,
-            store=store,
-            run=run_id,
-            output=place.output,
-            on_progress=on_progress,
-        )
+        shop = shop_for(order, known, place.executor)
+        shop.store, shop.run, shop.output, shop.on_progress = store, run_id, place.output, on_progress
         report = _measured(case, order, steps, shop, began=began, today=today)
         if place.output is not None:
             write_report(report, place.output)
@@ -131,20 +120,25 @@ def run(
     return report
 
 
+def shop_for(order: Order, plugins: tuple[Plugin, ...], spec: str = "inline") -> Workshop:
+    """A workshop set up as an order says, without store and output."""
+    return Workshop(
+        seed=order.seed,
+        profile=order.profile,
+        plugins=plugins,
+        executor=executor(spec, order.threads),
+        options={key: dict(value) for key, value in order.options.items()},
+        threads=order.threads,
+        sampling_seed=order.sampling_seed,
+    )
+
+
 def lab_for(plugin: Plugin, order: Order | None = None, *, meter: Meter | None = None) -> Lab:
     """A lab for running one plug-in by hand, as an audit with this order would set it up, keeping files in memory."""
     from casemate import catalog
 
     order = order or Order()
-    shop = Workshop(
-        seed=order.seed,
-        profile=order.profile,
-        plugins=catalog.plugins(),
-        executor=executor("inline", order.threads),
-        options={key: dict(value) for key, value in order.options.items()},
-        threads=order.threads,
-        sampling_seed=order.sampling_seed,
-    )
+    shop = shop_for(order, catalog.plugins())
     return shop.lab(plugin, plugin.configured(order.profile, order.options.get(plugin.id)), meter or Meter())
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from casemate._audit import Order, Place, run
+from casemate._audit import Order, Place, run, shop_for
 from casemate._compare import Difference, compare_reports
-from casemate._workshop import Progress, Workshop
+from casemate._workshop import Progress
 from casemate.core.budget import Meter
 from casemate.core.case import Candidate, Case
 from casemate.core.evidence import Quantity
@@ -24,7 +24,7 @@ from casemate.core.rng import derive_seed, stream
 from casemate.engine.bundles import bundle_of
 from casemate.engine.masking import signs_of_masking
 from casemate.errors import CasemateError, LawBroken, UsageError
-from casemate.executors import executor, fixed_threads
+from casemate.executors import fixed_threads
 
 __all__ = ["Hardened", "Trial", "assess", "harden"]
 
@@ -131,14 +131,7 @@ def _tried(
 
 
 def _candidate(plugin: Plugin, best: Hardened, order: Order, place: Place, known: tuple[Plugin, ...]) -> Candidate:
-    shop = Workshop(
-        seed=order.seed,
-        profile=order.profile,
-        plugins=known,
-        executor=executor(place.executor, order.threads),
-        options={key: dict(value) for key, value in order.options.items()},
-        threads=order.threads,
-    )
+    shop = shop_for(order, known, place.executor)
     meter = Meter()
     options = plugin.configured(order.profile, order.options.get(plugin.id))
     blind = metered_case(best.case.without_test(), meter)
