@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import signal
 import sqlite3
 import threading
@@ -20,6 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from casemate import cli
 from casemate.core.report import Timings
 from casemate.report import json as report_json
+from casemate.report import words
 
 FAIRNESS = ("--only", "fairness/group_gaps", "--set", "fairness/group_gaps.positive=yes")
 
@@ -93,12 +95,28 @@ def test_the_line_from_audit_to_replay(capsys, at):
     assert finding.id in out
     assert finding.id in (at / "casemate-report" / "report.html").read_text()
     code, out, _ = asked(capsys, "explain", finding.fingerprint)
-    assert (code, finding.mend in " ".join(out.split())) == (0, True)
+    assert (code, words.full(finding.mend) in " ".join(out.split())) == (0, True)
+    assert f"\n  casemate replay '{finding.id}'\n" in out
     code, out, err = asked(capsys, "replay", finding.id)
     assert code == 0, err
     assert "It holds." in out
     code, out, _ = asked(capsys, "list", "runs")
     assert (code, report.timings.run in out, "failed" in out) == (0, True, True)
+
+
+def test_the_commands_that_an_audit_prints_work_where_it_was_run(capsys, at):
+    (at / "my settings").mkdir()
+    (at / "casemate.toml").rename(at / "my settings" / "it.toml")
+    for name in ("model.skops", "test.csv", "train.csv"):
+        (at / name).rename(at / "my settings" / name)
+    out = asked(capsys, "audit", "my settings/it.toml", *FAIRNESS, "-o", "a report")[1]
+    lines = [line.strip() for line in out.splitlines() if line.startswith("  casemate ")]
+    assert [shlex.split(line)[1] for line in lines] == ["explain", "replay"]
+    for line in lines:
+        code, out, err = asked(capsys, *shlex.split(line)[1:])
+        assert (code, err) == (0, "")
+    assert "It holds." in out
+    assert max(len(row) for row in out.splitlines()) <= 100
 
 
 def test_evidence_that_was_changed_does_not_replay(capsys, at):
@@ -165,9 +183,10 @@ def test_an_interrupted_audit_says_how_to_go_on_and_goes_on(capsys, at):
     threading.Thread(target=interrupt_once_begun, args=(at / ".casemate" / "store.db",), daemon=True).start()
     code, out, err = asked(capsys, *order)
     assert (code, out) == (130, "")
-    assert err == "interrupted: nothing is lost; `casemate audit --resume` continues\n"
+    line = "casemate audit --only evasion --budget 20_000 --resume"
+    assert err == f"interrupted: nothing is lost; go on with: {line}\n"
     assert not (at / "casemate-report" / "report.json").exists()
-    code, out, err = asked(capsys, *order, "--resume")
+    code, out, err = asked(capsys, *shlex.split(line)[1:])
     assert code in (0, 1, 3), err
     assert (at / "casemate-report" / "report.json").exists()
     runs = asked(capsys, "list", "runs")[1]

@@ -62,8 +62,23 @@ def test_expected_got_and_mend_are_lines_of_one_block():
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt(), 130])
 def test_an_interruption_is_130_and_says_how_to_go_on(interruption, capsys):
     command = raising(interruption) if isinstance(interruption, BaseException) else lambda: interruption
-    assert _boundary.guarded(command) == 130
-    assert capsys.readouterr().err == "interrupted: nothing is lost; `casemate audit --resume` continues\n"
+    assert _boundary.guarded(command, arguments=["audit", "my model.toml", "--seed", "7"]) == 130
+    expected = "interrupted: nothing is lost; go on with: casemate audit 'my model.toml' --seed 7 --resume\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["audit"], "interrupted: nothing is lost; go on with: casemate audit --resume"),
+        (["audit", "--resume"], "interrupted: nothing is lost; go on with: casemate audit --resume"),
+        (["audit", "--resume=last"], "interrupted: nothing is lost; go on with: casemate audit --resume=last"),
+        (["replay", "audit"], "interrupted"),
+        ([], "interrupted"),
+    ],
+)
+def test_only_an_audit_is_resumed_and_only_once(arguments, line):
+    assert _boundary.interrupted(arguments) == line
 
 
 @pytest.mark.parametrize(

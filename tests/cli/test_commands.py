@@ -85,7 +85,7 @@ def test_explain_says_what_how_which_way_and_again(capsys, folder):
         "can only lower it",
     ):
         assert part in out
-    assert "casemate replay 'evasion/standard#356dd09f02f8'" in out
+    assert f"casemate replay 'evasion/standard#356dd09f02f8' --report {folder} --config CONFIG\n" in out
     assert "95 % interval: Clopper-Pearson" in out
 
 
@@ -107,6 +107,16 @@ def test_explain_a_plugin_shows_every_outcome_of_it_in_the_report(capsys, folder
     assert "medium: Groups are given" in out
     assert "inconclusive, could be medium" in out
     assert "clean: fairness.selection_gap: race" in out
+
+
+def test_explain_counts_notes_unless_asked_for(capsys, folder):
+    brief = asked(capsys, "explain", "evasion/standard", "--report", folder)[1]
+    assert "certified_accuracy" not in brief
+    assert "4 notes, measured and not judged: -v lists them." in brief
+    verbose = asked(capsys, "explain", "evasion/standard", "--report", folder, "-v")[1]
+    assert "certified_accuracy" in verbose
+    noted = asked(capsys, "explain", "preflight/accuracy", "--report", folder)[1]
+    assert "0.986 [0.977, 0.992]" in noted
 
 
 @pytest.mark.parametrize("plugin", ["evasion/trees", "extraction/knockoff"])
@@ -146,10 +156,45 @@ def test_compare_shows_the_difference_with_an_interval(capsys, folder, tmp_path)
     (other / "report.json").write_bytes(report_json.dumps(replace(report, outcomes=better)))
     code, out, _ = asked(capsys, "compare", folder, other)
     assert code == 0
-    (row,) = [line for line in out.splitlines() if line.startswith("fairness.selection_gap")]
+    lines = out.splitlines()
+    (at,) = [i for i, line in enumerate(lines) if line.startswith("fairness.selection_gap")]
     # independent measurements: [0.040 - 0.204, 0.064 - 0.161]
-    for part in ("0.182", "0.051", "-0.131", "[-0.164, -0.097]", "apart", "yes"):
-        assert part in row
+    assert lines[at].split() == ["fairness.selection_gap", "0.182", "0.051", "-0.131", "differs"]
+    assert lines[at + 1].split() == ["sex", "[-0.164,", "-0.097]"]
+    assert "not paired" in out
+
+
+@pytest.mark.parametrize("width", ["80", "100"])
+def test_a_comparison_breaks_no_word_and_says_how_sure_it_is(capsys, folder, monkeypatch, width):
+    from casemate import _compare
+
+    name = "preflight.scores_not_probabilities"  # the longest
+    rows = [
+        _compare.Difference(name, "test", "eps = 0.1", 0.9, 0.5, -0.5, -0.3, 16_281, paired=True, p=0.0021),
+        _compare.Difference("a.b", "", "", 0.9, 0.8, -0.2, -0.01, 128, paired=True, p=0.2),
+        _compare.Difference("a.noted", "", "", 0.9, 0.8, -0.2, -0.01, 128, paired=False, noted=True),
+        _compare.Difference("a.same", "", "", 0.0, 0.0, 0.0, 0.0, 128, paired=False),
+    ]
+    monkeypatch.setattr(_compare, "compare", lambda a, b: rows)
+    monkeypatch.setenv("COLUMNS", width)
+    out = asked(capsys, "compare", folder, folder)[1]
+    for part in (
+        name,
+        "differs",
+        "p = 0.002",
+        "unclear",
+        "p = 0.200",
+        "[-0.500, -0.300]",
+        "n = 16,281, paired",
+        "Holm",
+    ):
+        assert part in out
+    assert max(len(line) for line in out.split("p: McNemar")[0].splitlines()) <= int(width)
+    assert "a.noted" not in out
+    assert "Not shown: 1 measurement that came out the same and 1 note; -v shows all." in out
+    out = asked(capsys, "compare", folder, folder, "-v")[1]
+    assert "a.noted" in out
+    assert "a.same" in out
 
 
 def test_compare_says_so_when_nothing_is_shared(capsys, folder, tmp_path):
@@ -193,6 +238,28 @@ def test_listing_runs_shows_them_and_makes_no_store(capsys, tmp_path):
     assert code == 0
     assert run in out
     assert "running" in out
+
+
+@pytest.mark.parametrize("width", ["80", "100"])
+def test_a_run_keeps_its_id_and_its_time_whole(capsys, tmp_path, monkeypatch, width):
+    from casemate.store import open_store
+
+    store = open_store(tmp_path / "store")
+    run = store.begin("a model with quite a long name", "sha256:0", "/a/very/long/path" * 6)
+    created = store.runs()[0].created
+    store.close()
+    monkeypatch.setenv("COLUMNS", width)
+    out = asked(capsys, "list", "runs", "--store", tmp_path / "store")[1]
+    row = next(line for line in out.splitlines() if line.startswith(run))
+    assert f"{created[:10]} {created[11:16]} UTC" in row
+    assert "running" in row
+    assert max(map(len, out.splitlines())) <= int(width)
+
+
+def test_a_wrong_choice_is_told_without_the_words_of_a_library(capsys):
+    err = asked(capsys, "audit", "--profile", "nonsense")[2]
+    assert "Value error" not in err
+    assert "Invalid value for '--profile': 'nonsense' is not one of 'quick', 'standard', 'full'." in err
 
 
 def test_a_database_that_is_not_there_is_3(capsys):

@@ -27,6 +27,24 @@ def test_without_a_terminal_there_is_a_plain_line_now_and_then(capsys, monkeypat
     assert capsys.readouterr().err.splitlines() == [f"evasion/standard: {second} of 24" for second in (2, 12, 22)]
 
 
+def test_without_a_terminal_each_plug_in_says_that_it_begins(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(_progress.time, "monotonic", lambda: now[0])
+    with _progress.progress() as update:
+        for second, name in (
+            (1, "a/quick"),
+            (3, "a/long"),
+            (4, "a/long"),
+            (5, "b/next"),
+            (9, "b/next"),
+            (15, "b/next"),
+        ):
+            now[0] = float(second)
+            update(name, second, 2000)
+    told = ["a/long: 3 of 2,000", "b/next: 5 of 2,000", "b/next: 15 of 2,000"]
+    assert capsys.readouterr().err.splitlines() == told
+
+
 def test_a_terminal_gets_a_bar_for_each_plug_in(monkeypatch):
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)

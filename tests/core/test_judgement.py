@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from casemate.core.evidence import Direction, Evidence, Metric, Quantity
 from casemate.core.judgement import TABLE, Status, judge, rule, severity_range
 from casemate.core.outcome import Clean, Failed, Finding, Inconclusive, Severity, Skipped, SkipReason
 from casemate.core.policy import Accepted, Gate, Policy
-from casemate.core.stats import Interval, clopper_pearson
+from casemate.core.stats import Interval, clopper_pearson, samples_to_decide
 
 TODAY = dt.date(2026, 11, 22)
 PLUGINS = ("evasion/standard", "fairness/group_gaps", "privacy/membership")
@@ -163,3 +165,18 @@ def test_a_contradiction_fails_the_run_whatever_the_policy() -> None:
 def test_severity_grows_towards_the_bad_side(quantity: Quantity, value: float, step: float) -> None:
     scale = TABLE[quantity]
     assert scale.at(value).rank <= scale.at(value + scale.worse * step).rank
+
+
+def test_a_forecast_is_written_for_people() -> None:
+    # "about 1502061 more samples would decide" was said where 12,435 had been measured.
+    gap = replace(GAP.measured(clopper_pearson(617, 12_435), method="m"), value=0.04966, low=0.040, high=0.059)
+    (outcome,) = judge("fairness/x", [gap])
+    assert isinstance(outcome, Inconclusive)
+    assert outcome.need.startswith("more samples cannot decide it in practice (it would take about 1.6 million)")
+    (near,) = judge("fairness/x", [GAP.measured(clopper_pearson(46, 1000), method="count")])
+    assert isinstance(near, Inconclusive)
+    count = re.match(r"about (\d+,\d{3}) more samples would decide", near.need)
+    assert count is not None
+    wanted = samples_to_decide(0.046, 0.05)
+    assert wanted is not None
+    assert int(count[1].replace(",", "")) == wanted - 1000

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from tests.report import samples
 
+from casemate.core.evidence import Direction
 from casemate.core.judgement import TABLE
 from casemate.report import drawing, html, words
 
@@ -196,3 +197,53 @@ def test_a_single_eps_is_no_curve():
 
 def test_no_number_of_a_picture_is_broken():
     assert not re.search(r"(nan|inf)%|\"(nan|inf)\"", html.render(samples.report()))
+
+
+def test_the_others_of_a_card_stand_in_the_order_of_eps():
+    values = {0.5: 0.2, 0.1: 0.85, 0.25: 0.6, 0.05: 0.89}
+    items = [samples.ROBUST.measured(samples.share(v, v, v), method="m", at={"eps": eps}) for eps, v in values.items()]
+    page = html.render(replace(samples.report(), outcomes=tuple(samples.judge("a/b", items))))
+    finding = page.split("<article")[1]
+    assert re.findall(r"eps\u00a0=\u00a0([\d.]+)", finding) == ["0.5", "0.05", "0.1", "0.25"]  # the gravest leads
+
+
+def test_a_finding_tells_how_to_measure_it_again_and_the_page_what_to_put_in():
+    report = samples.report()
+    page = html.render(report)
+    text = " ".join(" ".join(parsed(page).text).split())
+    assert "casemate replay 'evasion/standard#356dd09f02f8' --report FOLDER --config CONFIG" in text
+    assert text.count("FOLDER is the folder of this page") == 1
+    assert "FOLDER" not in html.render(samples.passing())
+
+
+def test_a_second_finding_of_a_plug_in_folds_away_what_it_shares_and_nothing_else():
+    report = samples.report()
+    items = [
+        samples.SELECTION.measured(samples.share(0.3, 0.29, 0.31), method=f"groups {name}", about=name)
+        for name in ("sex", "age")
+    ]
+    found = tuple(samples.judge("fairness/group_gaps", items))
+    page = html.render(replace(report, outcomes=found))
+    first, second = page.split("<article")[1:3]
+    assert "<details>" not in first
+    shown, _, folded = second.partition("<details>")
+    assert "groups sex" in shown + first
+    assert "How measured" in shown
+    assert "Source" not in shown
+    assert "Source" in folded
+
+
+def test_a_certificate_of_nothing_is_not_told_as_a_proof():
+    # Lower bounds of 0 were drawn as a line below which "it is proved" that no attack goes.
+    items = list(samples.evasion_evidence())
+    none = [replace(e, value=0.0, low=0.0, high=0.0) if e.errs is Direction.TOO_LOW else e for e in items]
+    report = replace(samples.report(), outcomes=tuple(samples.judge("evasion/standard", none)))
+    (curve,) = drawing.curves(report)
+    assert not curve.certified
+    assert "nothing here was certified" in html.render(report)
+
+
+def test_one_of_a_thing_is_told_in_the_singular():
+    for report in (samples.report(), samples.passing()):
+        text = " ".join(" ".join(parsed(html.render(report)).text).split())
+        assert not re.findall(r"(?<![\d,.])1 (?:findings|gates|files|rows|plug-ins|more measurements|samples)\b", text)

@@ -21,7 +21,9 @@ from casemate.formats import canonical
 from casemate.report import json as report_json
 
 ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = ROOT / "tests" / "formats" / "golden" / "report-1.json"
+REAL = ROOT / "tests" / "formats" / "golden" / "report-1.json"
+GOLDEN = REAL.with_name("report-1-constructed.json")  # made by hand: every kind of outcome
+REAL_DIGEST = "sha256:5616d88f82e27933ac7af22bedecf786aec2818a033f4ff146772ef0f4d9f51c"
 
 words = st.text(st.characters(codec="utf-8"), max_size=12)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -100,7 +102,28 @@ def test_what_is_written_fits_the_schema(report):
     jsonschema.validate(json.loads(report_json.dumps(report)), report_json.schema(), jsonschema.Draft202012Validator)
 
 
-def test_the_example_of_version_1_reads_for_ever():
+def test_a_real_report_of_version_1_reads_for_ever():
+    # An audit of the digits example, whose budget ended in the membership probe.
+    written = REAL.read_bytes()
+    report = report_json.loads(written)
+    assert (report.name, report.ruling.exit_code) == ("digits", 1)
+    (finding,) = report.findings
+    assert (finding.id, finding.severity) == ("evasion/standard#ec6ba48fe491", Severity.CRITICAL)
+    assert [(item.at["eps"], item.value, item.n) for item in finding.evidence] == [
+        (0.05, 45 / 64, 64),
+        (0.1, 1 / 64, 64),
+        (0.2, 0.0, 64),
+    ]
+    assert [(o.plugin, o.reason) for o in report.untested] == [
+        ("fairness/group_gaps", SkipReason.NOT_APPLICABLE),
+        ("privacy/membership", SkipReason.BUDGET),
+    ]
+    assert report_json.digest(report) == REAL_DIGEST
+    assert report_json.dumps(report) == written
+    jsonschema.validate(json.loads(written), report_json.schema(), jsonschema.Draft202012Validator)
+
+
+def test_the_constructed_report_of_version_1_reads_for_ever():
     written = GOLDEN.read_bytes()
     report = report_json.loads(written)
     assert report.name == "digits-cnn"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -9,8 +11,8 @@ from tests.report import samples
 from casemate.report import terminal, words
 
 
-def shown(report, **options):
-    console = Console(file=io.StringIO(), width=160, no_color=True, markup=True)
+def shown(report, *, width=160, **options):
+    console = Console(file=io.StringIO(), width=width, no_color=True, markup=True)
     console.print(terminal.verdict_table(report, **options))
     return console.file.getvalue()
 
@@ -47,9 +49,50 @@ def test_markup_in_a_name_is_text():
     assert "fairness.selection_gap: [bold]x[/nope]" in shown(samples.report(label="[bold]x[/nope]"))
 
 
+def test_measurements_stand_in_the_order_of_eps_whatever_their_severity():
+    values = {0.5: 0.2, 0.1: 0.85, 0.25: 0.6}
+    items = [samples.ROBUST.measured(samples.share(v, v, v), method="m", at={"eps": eps}) for eps, v in values.items()]
+    text = shown(replace(samples.report(), outcomes=tuple(samples.judge("a/b", items))))
+    assert re.findall(r"eps = ([\d.]+)", text)[:3] == ["0.1", "0.25", "0.5"]
+
+
+def test_where_not_all_fit_the_gravest_are_shown_still_in_order():
+    items = [
+        samples.ROBUST.measured(samples.share(v, v, v), method="m", at={"eps": round(1 - v, 3)})
+        for v in (0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.85)
+    ]
+    report = replace(samples.report(), outcomes=tuple(samples.judge("a/b", items)))
+    text = shown(report)
+    found = [float(eps) for eps in re.findall(r"eps = ([\d.]+), n =", text)]
+    assert found == sorted(found)
+    assert found[-6:] == [0.45, 0.55, 0.65, 0.75, 0.85, 0.95]
+    assert "and 2 more" in text
+    assert "and 2 more" not in shown(report, verbose=True)
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_no_word_is_broken_on_a_narrow_terminal(width):
+    text = shown(samples.report(), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    for word in ("evasion.robust_accuracy", "fairness/group_gaps#15ffd8c120e4", "inconclusive", "undecided"):
+        assert word in text.lower()
+
+
+def test_accepted_titles_begin_as_others_do():
+    assert "The logits are probabilities  preflight/model#" in shown(samples.report())
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.12345, "0.123"), (1.0, "1"), (40.0, "40"), (3e-7, "3e-07"), (-0.5, "-0.500"), (1234.5, "1.23e+03")],
+    [
+        (0.12345, "0.123"),
+        (1.0, "1"),
+        (40.0, "40"),
+        (3e-7, "3e-07"),
+        (-0.5, "-0.500"),
+        (1234.5, "1,234"),
+        (16281.0, "16,281"),
+    ],
 )
 def test_numbers_have_one_form(value, text):
     assert words.number(value) == text

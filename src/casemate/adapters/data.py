@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from casemate.adapters.archives import check_archive
 from casemate.adapters.labels import check_labels, class_name, encode, sorted_classes
 from casemate.adapters.schema import check_images, infer_image, infer_table, matrix_of, with_blocks
-from casemate.adapters.tables import Column, columns_of_frame, columns_of_matrix, read_columns
+from casemate.adapters.tables import Column, columns_of_frame, columns_of_matrix, give_back, read_columns
 from casemate.core.data import Data, Splits
 from casemate.core.facets import DataKind
 from casemate.core.model import Task
@@ -307,20 +307,24 @@ def _of_array(x: Array, where: str, reading: Reading, names: Sequence[str] | Non
 
 
 def _assembled(
-    raws: Mapping[str, _Raw], reading: Reading, schema: Schema | None
+    raws: dict[str, _Raw], reading: Reading, schema: Schema | None
 ) -> tuple[dict[str, Data], tuple[str, ...]]:
-    first = next(iter(raws.values()))
+    """The splits and their classes; takes the raws apart, for a matrix beside its columns is twice the memory."""
     chosen = schema or _schema(list(raws.values()), reading)
     if any((raw.images is None) != (chosen.kind is DataKind.TABLE) for raw in raws.values()):
         raise DataError(f"expected {chosen.kind} data in every split, got both tables and images: name matching files")
-    xs = {name: _x(raw, chosen) for name, raw in raws.items()}
+    xs = {}
+    for name in list(raws):
+        xs[name] = _x(raws[name], chosen)
+        raws[name] = replace(raws[name], table={}, images=None)
+        give_back()
     if reading.one_hot and schema is None and chosen.kind is DataKind.TABLE:
         chosen = with_blocks(chosen, np.concatenate(list(xs.values())))
     labelled = [raw for raw in raws.values() if raw.y is not None]
     classes = _classes(labelled, reading) if labelled else reading.classes or ()
     parts = {}
-    for name, raw in raws.items():
-        y = None if raw.y is None else _y(raw, classes, reading, first=raw is first)
+    for place, (name, raw) in enumerate(raws.items()):
+        y = None if raw.y is None else _y(raw, len(xs[name]), classes, reading, first=place == 0)
         ids = {} if raw.sample_id is None else {"sample_id": raw.sample_id}
         parts[name] = Data(xs[name], chosen, y, groups=raw.groups, source=raw.source, **ids)
     return parts, classes
@@ -374,9 +378,9 @@ def _classes(raws: list[_Raw], reading: Reading) -> tuple[str, ...]:
     return sorted_classes(unique)
 
 
-def _y(raw: _Raw, classes: tuple[str, ...], reading: Reading, *, first: bool) -> Array:
+def _y(raw: _Raw, n: int, classes: tuple[str, ...], reading: Reading, *, first: bool) -> Array:
     y = np.asarray(raw.y)
-    if len(y) != (len(raw.images) if raw.images is not None else len(next(iter(raw.table.values())).values)):
+    if len(y) != n:
         raise DataError(f"expected one label for each sample in {raw.where}, got {len(y)}: align x and y")
     if reading.task is Task.REGRESSION:
         if y.dtype.kind not in "biuf" or not np.isfinite(y.astype(np.float64)).all():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +39,7 @@ REVIEWED = (
 )
 """Types that skops does not trust by itself and that plain scikit-learn estimators need; reviewed one by one."""
 
+_BRIDGE = "sklearn.externals.array_api_compat.torch"
 _PICKLES = frozenset({".pkl", ".pickle", ".joblib"})
 
 
@@ -74,12 +77,11 @@ def load_skops(path: str | Path, *, trusted: Sequence[str] = ()) -> Any:
     Trees are checked before anything walks them: their compiled code follows the links in the file without looking.
     Raises `ModelError` that names the types that are not trusted, and for a file that is missing or damaged.
     """
-    import skops.io
-
+    skops_io = _skops_io()
     file = _existing(path)
     check_archive(file, ModelError)
     try:
-        untrusted = set(skops.io.get_untrusted_types(file=file))
+        untrusted = set(skops_io.get_untrusted_types(file=file))
         refused = sorted(untrusted - set(REVIEWED) - set(trusted))
         if refused:
             listed = ", ".join(f'"{name}"' for name in refused)
@@ -91,7 +93,7 @@ def load_skops(path: str | Path, *, trusted: Sequence[str] = ()) -> Any:
             warnings.filterwarnings(
                 "ignore", message="Trying to unpickle estimator"
             )  # other versions load or fail below
-            loaded = skops.io.load(file, trusted=sorted(untrusted))
+            loaded = skops_io.load(file, trusted=sorted(untrusted))
     except ModelError:
         raise
     except Exception as error:  # bytes from outside: zip, JSON and numpy each have their own errors
@@ -108,15 +110,25 @@ def save_skops(path: str | Path, estimator: Any) -> None:
 
     Raises `ModelError` where skops cannot write a part of it.
     """
-    import skops.io
-
     from casemate.formats import atomic
 
+    skops_io = _skops_io()
     try:
-        data = skops.io.dumps(estimator)
+        data = skops_io.dumps(estimator)
     except Exception as error:  # skops raises what the part's own code raises
-        raise ModelError(f"expected an estimator that skops can write, got {type(error).__name__}: {error}") from error
+        raise ModelError(f"expected an estimator that skops can write, got {type(error).__name__}: {error}: replace that part") from error
     atomic.write(Path(path), data)
+
+
+def _skops_io() -> Any:
+    """skops.io, without torch: it walks all of scikit-learn, whose bridge to torch would load that (2 s, 200 MB)."""
+    if "torch" not in sys.modules and "skops.io" not in sys.modules:
+        sys.modules[_BRIDGE] = None  # type: ignore[assignment]  # documented: an import of it raises, and the walk goes on
+        try:
+            importlib.import_module("skops.io")
+        finally:
+            del sys.modules[_BRIDGE]
+    return importlib.import_module("skops.io")
 
 
 def _existing(path: str | Path) -> Path:

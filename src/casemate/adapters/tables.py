@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from casemate.adapters.labels import class_name, sorted_classes
 from casemate.core.schema import FeatureKind
 from casemate.errors import DataError
 
-__all__ = ["Column", "columns_of_frame", "columns_of_matrix", "csv_header", "read_columns", "recoded"]
+__all__ = ["Column", "columns_of_frame", "columns_of_matrix", "csv_header", "give_back", "read_columns", "recoded"]
 
 Array = NDArray[Any]
 _MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "#N/A"]
@@ -65,7 +66,17 @@ def read_columns(path: Path) -> dict[str, Column]:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         mend = _ENCODING if "UTF8" in text.upper().replace("-", "") else "repair or export the file again"
         raise DataError(f"expected a readable table in {path.name}, got one that is not ({text}): {mend}") from error
-    return _from_arrow(table, path.name)
+    columns = _from_arrow(table, path.name)
+    del table
+    give_back()
+    return columns
+
+
+def give_back() -> None:
+    """Return freed memory of columns to the machine: pyarrow would keep it for itself, as much again as the data."""
+    pyarrow = sys.modules.get("pyarrow")
+    if pyarrow is not None:
+        pyarrow.default_memory_pool().release_unused()
 
 
 def columns_of_frame(frame: Any) -> dict[str, Column]:

@@ -67,7 +67,7 @@ def _legend(rows: list[Difference]) -> list[str]:
     """What the words of the table mean, as far as they are in it."""
     lines = []
     if any(row.p is not None for row in rows):
-        lines += ["p: McNemar's exact test on the same samples in both, adjusted by Holm over all such rows (notes apart);"]
+        lines += ["p: McNemar's exact test on the samples that are in both, adjusted by Holm over all such rows;"]
         lines += [f"   `differs` at {_LEVEL} or below, so that even one wrong `differs` among them is unlikely."]
     if any(row.p is None for row in rows):
         lines += ["without p: `differs` where the 95 % interval of B - A excludes 0, each row for itself."]

@@ -85,7 +85,7 @@ def _explained(report: Report, outcome: Outcome, folder: Path, *, verbose: bool)
         _threat(table, facts.threat)
     _measured(table, outcome, verbose=verbose)
     if facts is not None:
-        table.add_row("source", facts.source)
+        table.add_row("source", words.sentence(facts.source))
     if not isinstance(outcome, Finding):
         return [head, table]
     if outcome.mend:
