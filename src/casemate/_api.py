@@ -104,8 +104,8 @@ def audit(
 
     The data is as for `case`. `options` are those of plug-ins by id (`{"evasion/standard": {"eps": 0.1}}`), `only`
     limits the audit to ids or rooms, `budget` is `"5m"` or a count of propagations. With an `output` folder
-    report.json, report.html and the evidence are written there, and the audit can be replayed. Raises `UsageError` for input that
-    does not fit.
+    report.json, report.html and the evidence are written there, and the audit can be replayed. Raises `UsageError` for
+    input that does not fit.
 
     >>> import numpy as np, casemate
     >>> from sklearn.tree import DecisionTreeClassifier
@@ -256,7 +256,7 @@ def _classes_of(model: Any) -> tuple[str, ...]:
 def _task(model: Any) -> Task:
     if isinstance(model, Model):
         return model.task
-    if not hasattr(model, "predict"):
+    if isinstance(model, type) or not hasattr(model, "predict"):  # `wrap` refuses a class, in words
         return Task.CLASSIFICATION
     from sklearn.base import is_regressor
 

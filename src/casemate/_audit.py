@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import platform
-import sys
 import time
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from casemate._workshop import Progress, Workshop, as_json, case_digest
+from casemate._workshop import Progress, Workshop, as_json, case_digest, code_digest, versions
 from casemate.core.budget import Budget, Meter, Spent
 from casemate.core.case import Case
 from casemate.core.evidence import Direction, Evidence, Metric, Quantity, check
@@ -35,10 +32,12 @@ from casemate.errors import BudgetExhausted, ConfigError, Contradiction, LawBrok
 from casemate.executors import executor, fixed_threads
 from casemate.formats import calibrations, canonical, wire
 from casemate.report.folder import refuse_unwritable, write_report
+from casemate.report.notes import notes_of
+from casemate.store.faults import fault_of
 
 __all__ = ["Order", "Place", "lab_for", "run", "shop_for"]
 
-_VERSIONED = ("casemate", "numpy", "scipy", "pandas", "scikit-learn", "torch", "skops", "safetensors")
+_MOST_EVIDENCE = 100_000  # far beyond what anybody reads; without a bound a probe without end would hold the audit
 _FALSE_ALARMS = Metric("guard.false_positive_rate", Quantity.NOTE, Direction.EITHER)
 
 
@@ -100,7 +99,12 @@ def run(
     if place.output is not None:
         refuse_unwritable(place.output)
     request = canonical.digest(
-        {"case": case_digest(case), "order": _settings(order), "steps": [s.plugin.id for s in steps]}
+        {
+            "case": case_digest(case),
+            "order": _settings(order),
+            "steps": [[s.plugin.id, code_digest(s.plugin)] for s in steps],
+            "versions": versions(),
+        }
     )
     store = open_store(place.store) if place.store else None
     try:
@@ -114,6 +118,10 @@ def run(
             from casemate.report.json import digest
 
             store.finish(run_id, str(report.ruling.status), digest(report), report.outcomes)
+    except Exception as error:
+        if (fault := fault_of(error)) is None or fault is error:
+            raise
+        raise fault from error
     finally:
         if store:
             store.close()
@@ -130,6 +138,7 @@ def shop_for(order: Order, plugins: tuple[Plugin, ...], spec: str = "inline") ->
         options={key: dict(value) for key, value in order.options.items()},
         threads=order.threads,
         sampling_seed=order.sampling_seed,
+        versions=versions(),
     )
 
 
@@ -166,7 +175,8 @@ def _begin(store: Any, case: Case, request: str, place: Place) -> str:
     row = next((r for r in reversed(rows) if r.request == request), rows[-1])
     if row.request != request:
         raise UsageError(
-            f"expected the same model, data, settings and plug-ins as run {row.id}, got others: start a new audit"
+            f"expected the same model, data, settings, plug-ins and versions as run {row.id}, got others: "
+            "start a new audit"
         )
     return str(row.id)
 
@@ -197,14 +207,14 @@ def _measured(
         data={name: _facts(data) for name, data in case.splits.parts().items()},
         seed=order.seed,
         settings=_settings(order),
-        versions=_versions(),
+        versions=versions(),
         policy=order.policy,
         ruling=ruling,
         outcomes=tuple(outcomes),
         plugins=_plugin_facts(steps, shop),
         files=dict(sorted(shop.files.items())),
         calibrations=made,
-        notes=_notes(order),
+        notes=notes_of(order.budget, steps, len(case.splits.test) if case.splits.test else 0),
         timings=Timings(
             run=shop.run,
             created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -224,6 +234,8 @@ def _stepped(case: Case, step: Step, shop: Workshop, deadline: float | None) -> 
     else:
         meter = Meter(limit=step.share, deadline=deadline)
         files_before, charged_before = set(shop.files), set(shop.charged)
+        if shop.on_progress is not None:
+            shop.on_progress(plugin.id, 0, 1)
         evidence, trouble = _probed(case, step, shop, meter)
         shop.spent[plugin.id] = meter.spent
         if deadline is None or not isinstance(trouble, Skipped):
@@ -245,6 +257,7 @@ def _probed(case: Case, step: Step, shop: Workshop, meter: Meter) -> tuple[list[
         for item in plugin.function(metered_case(case, meter), shop.lab(plugin, step.options, meter)):
             _hold_to_law(plugin, item, shop)
             evidence.append(item)
+            _hold_to_end(plugin, len(evidence))
     except BudgetExhausted as error:
         trouble = Skipped(plugin.id, SkipReason.BUDGET, str(error))
     except Unavailable as error:
@@ -254,18 +267,33 @@ def _probed(case: Case, step: Step, shop: Workshop, meter: Meter) -> tuple[list[
     except LawBroken as error:
         trouble = Failed(plugin.id, str(error), cause="law")
     except Exception as error:  # a plug-in may raise anything; its failure is an outcome
+        if fault_of(error):
+            raise
         trouble = Failed(plugin.id, f"{type(error).__name__}: {error}")
     if _checksum(case) != before:
         raise LawBroken(f"expected {plugin.id} to leave the data untouched, got changed arrays: the audit cannot go on")
-    if meter.refusals > 1:
-        trouble = Failed(plugin.id, f"went on {meter.refusals - 1} times after its budget had ended", cause="law")
+    trouble = _refused(plugin, meter, trouble)
     if isinstance(trouble, Failed) and trouble.cause == "law":
         evidence = []  # nothing that a law-breaker said is used
     return evidence, trouble
 
 
+def _refused(plugin: Plugin, meter: Meter, trouble: Skipped | Failed | None) -> Skipped | Failed | None:
+    """What a probe's budget says of it, whatever it says itself: one that swallows the refusal is unfinished."""
+    if meter.refusals > 1:
+        return Failed(plugin.id, f"went on {meter.refusals - 1} times after its budget had ended", cause="law")
+    if meter.refusals and trouble is None:
+        return Skipped(plugin.id, SkipReason.BUDGET, "the budget ended, and it went on with what it had")
+    return trouble
+
+
+def _hold_to_end(plugin: Plugin, measurements: int) -> None:
+    if measurements > _MOST_EVIDENCE:
+        raise LawBroken(f"expected {plugin.id} to come to an end, got over {_MOST_EVIDENCE:,} measurements: stop it")
+
+
 def _hold_to_law(plugin: Plugin, item: object, shop: Workshop) -> None:
-    if not isinstance(item, Evidence):
+    if type(item) is not Evidence:  # a subclass could answer otherwise when it is asked again
         raise LawBroken(f"expected evidence from {plugin.id}, got {type(item).__name__}: yield Evidence")
     check(item)
     declared = {metric.name: metric for metric in plugin.metrics}
@@ -288,6 +316,8 @@ def _calibrated(
     except (BudgetExhausted, Unavailable) as error:
         return [Skipped(plugin.id, SkipReason.NOT_APPLICABLE, f"not calibrated: {error}")]
     except Exception as error:  # as for probes
+        if fault_of(error):
+            raise
         return [Failed(plugin.id, f"{type(error).__name__}: {error}")]
     shop.spent[plugin.id] = meter.spent
     stem = f"calibrations/{plugin.id.replace('/', '.')}"
@@ -305,9 +335,10 @@ def _calibrated(
 def _checksum(case: Case) -> int:
     total = 0
     for data in case.splits.parts().values():
-        for array in (data.x, data.y, data.sample_id):
-            if array is not None and array.dtype != object:
-                total = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, total)
+        for array in (data.x, data.y, data.sample_id, data.source, data.collected_at, *data.groups.values()):
+            if array is not None:
+                plain = array if array.dtype != object else np.array([str(value) for value in array.reshape(-1)])
+                total = zlib.crc32(np.ascontiguousarray(plain).reshape(-1).view(np.uint8).data, total)
     return total
 
 
@@ -355,16 +386,6 @@ def _settings(order: Order) -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "platform": sys.platform}
-    for name in _VERSIONED:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def _plugin_facts(steps: Iterable[Step], shop: Workshop) -> dict[str, PluginFacts]:
     options = {step.plugin.id: step.options for step in steps}
     shop.spent.update(dict(shop.charged.values()))
@@ -375,9 +396,3 @@ def _plugin_facts(steps: Iterable[Step], shop: Workshop) -> dict[str, PluginFact
             used = shop.spent.get(plugin.id, Spent())
             facts[plugin.id] = PluginFacts(plugin.summary, plugin.threat, plugin.source, as_json(chosen), used)
     return facts
-
-
-def _notes(order: Order) -> tuple[str, ...]:
-    if order.budget.seconds is None:
-        return ()
-    return ("The budget was given in seconds: the evidence is valid, and another run may differ from it.",)

@@ -180,7 +180,7 @@ def assess(before: Report, after: Report, differences: Sequence[Difference]) -> 
     """Why a candidate is refused: every room that got worse or can no longer be measured, or that nothing got better.
 
     A change for the worse counts when its interval excludes zero, or when it is larger than five points; clean accuracy
-    may fall clearly, by at most five points; a gate that passed has to pass again. Empty: accepted.
+    may fall clearly, by at most five points; no gate may come out worse than before. Empty: accepted.
     """
     reasons = [
         *_lost(before, after),
@@ -209,11 +209,12 @@ def _judged(report: Report) -> set[tuple[str, str]]:
 
 
 def _gates(before: Report, after: Report) -> list[str]:
-    held = {gate.gate for gate in before.ruling.gates if gate.status is Status.PASSED}
+    rank = {Status.PASSED: 0, Status.UNDECIDED: 1, Status.FAILED: 2}
+    was = {gate.gate: gate.status for gate in before.ruling.gates}
     return [
-        f"the gate '{gate.gate}' passed and is now {gate.status}: {gate.reason}"
+        f"the gate '{gate.gate}' was {was.get(gate.gate, Status.PASSED)} and is now {gate.status}: {gate.reason}"
         for gate in after.ruling.gates
-        if gate.gate in held and gate.status is not Status.PASSED
+        if rank[gate.status] > rank[was.get(gate.gate, Status.PASSED)]
     ]
 
 

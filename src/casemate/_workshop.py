@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 import struct
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +24,10 @@ from casemate.formats import arrays, atomic, canonical
 from casemate.formats.digests import sha256_bytes
 from casemate.store import Store
 
-__all__ = ["Progress", "Workshop", "as_json", "case_digest"]
+__all__ = ["Progress", "Workshop", "as_json", "case_digest", "code_digest", "versions"]
 
 Progress = Callable[[str, int, int], None]
+_VERSIONED = ("casemate", "numpy", "scipy", "pandas", "scikit-learn", "torch", "skops", "safetensors")
 _HEAD = struct.Struct("<QQ")
 
 
@@ -38,6 +42,7 @@ class Workshop:
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     threads: int = 1
     sampling_seed: int | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
     store: Store | None = None
     run: str = ""
     output: Path | None = None
@@ -109,7 +114,8 @@ class Workshop:
         if (why := applicable(plugin, case)) is not None:
             raise Unavailable(f"expected a case for {name}: it {why.detail}")
         options = plugin.configured(self.profile, self.options.get(name))
-        key = self._key("resource", name, case_digest(case), as_json(options), meter.left)
+        origin = [dict(self.versions), code_digest(plugin)]  # the store outlives an upgrade, its resources must not
+        key = self._key("resource", name, *origin, case_digest(case), as_json(options), meter.left)
         if key in self._resources:
             return self._resources[key]
         blob = self.store.resource(key) if self.store else None
@@ -153,6 +159,7 @@ def case_digest(case: Case) -> str:
     return canonical.digest(
         {
             "model": plain.model.digest if plain.model else "",
+            "notes": dict(plain.model.notes) if plain.model else {},
             "bundle": plain.bundle.digest if plain.bundle else "",
             "data": {name: data.digest for name, data in plain.splits.parts().items()},
             "schema": repr(plain.schema),
@@ -161,6 +168,23 @@ def case_digest(case: Case) -> str:
             "surrogates": [model.digest for model in plain.surrogates],
         }
     )
+
+
+def code_digest(plugin: Plugin) -> str:
+    """The digest of the file that a plug-in is written in: a third party's plug-in has no version of ours."""
+    where = getattr(sys.modules.get(plugin.function.__module__), "__file__", None)
+    return sha256_bytes(Path(where).read_bytes()) if where and Path(where).is_file() else ""
+
+
+def versions() -> dict[str, str]:
+    """The versions of whatever may change a number."""
+    found = {"python": platform.python_version(), "platform": sys.platform}
+    for name in _VERSIONED:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def as_json(options: Any) -> Any:

@@ -21,7 +21,7 @@ from casemate.core.budget import Meter, Spent
 from casemate.core.case import Case
 from casemate.core.lab import Job, Lab
 from casemate.core.metering import metered_case, unmetered_case
-from casemate.errors import ConfigError
+from casemate.errors import ConfigError, LawBroken
 from casemate.formats import arrays
 
 __all__ = ["Call", "Executor", "Inline", "Pool", "executor", "fixed_threads", "perform"]
@@ -65,6 +65,8 @@ def perform(job: Job, case: Case, lab: Lab, call: Call) -> tuple[int, bytes, Spe
     """Run one call here; item and result pass through their packed form, as they would between processes."""
     meter = Meter(limit=call.limit, deadline=call.deadline)
     result = job(metered_case(unmetered_case(case), meter), arrays.unpack(call.item), replace(lab, meter=meter))
+    if meter.refusals > 1:
+        raise LawBroken(f"expected {lab.plugin} to stop when its budget ended, got {meter.refusals - 1} tries to go on")
     return call.position, arrays.pack(result), meter.spent
 
 
@@ -101,12 +103,20 @@ class Pool:
         parcel = self._parcel(job, unmetered_case(case), _portable(lab))
         waiting = list(reversed(calls))
         running: set[Future[tuple[int, bytes, Spent]]] = set()
+        begun: dict[Future[tuple[int, bytes, Spent]], int] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < 2 * self._workers:
-                    running.add(self._started().submit(_in_worker, parcel, waiting.pop()))
+                    call = waiting.pop()
+                    future = self._started().submit(_in_worker, parcel, call)
+                    begun[future] = call.position
+                    running.add(future)
                 done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
+                if any(future.exception() for future in done):
+                    # One process would have stopped at the first failure in the order of the calls: say the same.
+                    done |= wait(running).done
+                    running = set()
+                for future in sorted(done, key=begun.__getitem__):
                     yield future.result()
         finally:
             for future in running:

@@ -90,6 +90,16 @@ def test_what_is_not_affine_offers_no_closed_form(estimator: Any) -> None:
     assert wrap_estimator(estimator.fit(X[:, :2], Y2)).affine is None
 
 
+def test_a_column_that_the_estimator_was_not_given_weighs_nothing() -> None:
+    # Once a matrix product of two widths: any table with a sensitive column beside the model's own ended in a crash.
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    model = wrap_estimator(LogisticRegression().fit(frame[["d", "b"]], Y2), schema=from_arrays(frame, Y2).schema)
+    assert model.affine is not None
+    np.testing.assert_array_equal(model.affine.weights[:, [0, 2]], 0)
+    assert model.logits is not None
+    np.testing.assert_allclose(X @ model.affine.weights.T + model.affine.bias, model.logits(X), atol=1e-9)
+
+
 def test_a_closed_form_that_its_model_contradicts_is_not_offered() -> None:
     class Rounded(LogisticRegression):
         def decision_function(self, x: Any) -> Any:

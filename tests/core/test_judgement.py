@@ -49,12 +49,16 @@ def outcomes(draw: st.DrawFn) -> object:
     return Failed(plugin, "boom", cause=draw(st.sampled_from(["error", "law", "contradiction"])), evidence=found)
 
 
+bars = st.one_of(
+    st.floats(0, 1).map(lambda bar: {"min": bar}),
+    st.floats(0, 1).map(lambda bar: {"max": bar}),
+    st.tuples(st.floats(0, 1), st.floats(0, 1)).map(lambda ends: {"min": min(ends), "max": max(ends)}),
+)
 gates = st.builds(
-    Gate,
-    metric=st.sampled_from(["evasion.robust_accuracy", "privacy.nothing"]),
-    at=st.sampled_from([{}, {"eps": 0.1}, {"eps": 0.2}]),
-    min=st.one_of(st.none(), st.floats(0, 1)),
-    max=st.one_of(st.none(), st.floats(0, 1)),
+    lambda metric, at, bar: Gate(metric, at, **bar),
+    st.sampled_from(["evasion.robust_accuracy", "privacy.nothing"]),
+    st.sampled_from([{}, {"eps": 0.1}, {"eps": 0.2}]),
+    bars,
 )
 acceptances = st.builds(
     Accepted,

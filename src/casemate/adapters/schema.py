@@ -144,7 +144,9 @@ def _feature(name: str, columns: Sequence[Column], given: Mapping[str, Any]) -> 
 def _refuse_mixture(name: str, columns: Sequence[Column], given: Mapping[str, Any]) -> None:
     """Numbers in one split and text in another are a fault of an export, unless the user says that they are names."""
     text = [column for column in columns if column.kind is FeatureKind.CATEGORY and column.missing < len(column.values)]
-    numbers = [column for column in columns if column.kind is not FeatureKind.CATEGORY and column.missing < len(column.values)]
+    numbers = [
+        column for column in columns if column.kind is not FeatureKind.CATEGORY and column.missing < len(column.values)
+    ]
     if text and numbers and not {"kind", "categories"} & set(given):
         shown = ", ".join(repr(value) for value in text[0].categories[:3])
         raise DataError(

@@ -116,7 +116,9 @@ def save_skops(path: str | Path, estimator: Any) -> None:
     try:
         data = skops_io.dumps(estimator)
     except Exception as error:  # skops raises what the part's own code raises
-        raise ModelError(f"expected an estimator that skops can write, got {type(error).__name__}: {error}: replace that part") from error
+        raise ModelError(
+            f"expected an estimator that skops can write, got {type(error).__name__}: {error}: replace that part"
+        ) from error
     atomic.write(Path(path), data)
 
 

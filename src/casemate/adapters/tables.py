@@ -88,7 +88,9 @@ def columns_of_frame(frame: Any) -> dict[str, Column]:
     try:
         table = pa.Table.from_pandas(frame.set_axis(names, axis=1), preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"expected one type in each column, got several ({error}): convert the column with astype") from error
+        raise DataError(
+            f"expected one type in each column, got several ({error}): convert the column with astype"
+        ) from error
     return _from_arrow(table, "the data frame")
 
 

@@ -133,5 +133,16 @@ def check(evidence: Evidence) -> None:
             f"expected an interval that holds its value for {evidence.metric}, got {evidence.value} outside "
             f"[{evidence.low}, {evidence.high}]: mend the interval"
         )
+    odd = [name for name, value in evidence.at.items() if not _is_scalar(value)]
+    if odd:
+        raise LawBroken(f"expected texts and finite numbers at {evidence.metric}, got another {odd[0]!r}: write it so")
+    if evidence.baseline is not None and not (math.isfinite(evidence.baseline) and evidence.baseline >= 0):
+        raise LawBroken(
+            f"expected a baseline of at least 0 for {evidence.metric}, got {evidence.baseline}: give the rate of chance"
+        )
     if not 0 < evidence.confidence <= 1 or evidence.n < 0:
         raise LawBroken(f"expected a confidence in (0, 1] and n >= 0 for {evidence.metric}: mend the evidence")
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))

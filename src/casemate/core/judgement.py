@@ -181,10 +181,15 @@ def _split_accepted(outcomes: Sequence[Outcome], policy: Policy, today: dt.date)
 
 
 def _tested(outcomes: Sequence[Outcome]) -> GateResult:
-    measured = [o for o in outcomes if isinstance(o, Finding | Clean | Inconclusive)]
+    measured = [o for o in outcomes if isinstance(o, Finding | Clean | Inconclusive) and not _only_notes(o)]
     if measured:
         return GateResult("something was tested", Status.PASSED, f"outcomes with evidence: {len(measured):,}")
     return GateResult("something was tested", Status.UNDECIDED, "nothing was tested")
+
+
+def _only_notes(outcome: Outcome) -> bool:
+    """Notes are facts that nobody judges: a run of nothing else has tested nothing."""
+    return bool(outcome.evidence) and all(e.quantity not in TABLE for e in outcome.evidence)
 
 
 def _contradictions(outcomes: Sequence[Outcome]) -> list[GateResult]:
@@ -231,8 +236,9 @@ def _metric_gate(outcomes: Sequence[Outcome], gate: Gate) -> GateResult:
         for got, reason in results:
             if got is status:
                 return GateResult(name, status, reason)
-    room = gate.metric.partition(".")[0]
-    broken = sorted({o.plugin for o in outcomes if _unmeasured(o) and o.plugin.partition("/")[0] == room})
+    by = {o.plugin.partition("/")[0] for o in outcomes if any(_matches(e, gate) for e in o.evidence)}
+    rooms = {gate.metric.partition(".")[0], *by}  # a guard's metric is measured in several rooms
+    broken = sorted({o.plugin for o in outcomes if _unmeasured(o) and o.plugin.partition("/")[0] in rooms})
     if broken:
         return GateResult(name, Status.UNDECIDED, f"not everything was measured: {', '.join(broken)}")
     return GateResult(name, Status.PASSED, results[0][1])

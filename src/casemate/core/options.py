@@ -55,7 +55,7 @@ def _check_range(name: str, plugin: str, value: Any, usual: Any) -> None:
                 raise ConfigError(f"expected norm of {plugin} among {', '.join(Norm)}, got {item!r}: choose one")
         return
     numbers = [item for item in items if isinstance(item, int | float) and not isinstance(item, bool)]
-    if name == "eps" and (isinstance(value, list | tuple) and not items or any(item <= 0 for item in numbers)):
+    if name == "eps" and (not items or any(item <= 0 for item in numbers)):
         raise ConfigError(f"expected positive numbers as eps of {plugin}, got {value!r}: mend eps")
     if isinstance(usual, int | float) and usual >= 0 and any(item < 0 for item in numbers):
         raise ConfigError(f"expected {name} of {plugin} from 0, got {value!r}: mend the value")

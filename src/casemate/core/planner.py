@@ -10,9 +10,9 @@ from typing import Any
 from casemate.core.budget import Budget, allocate
 from casemate.core.case import Case
 from casemate.core.facets import PluginKind, Profile
-from casemate.core.outcome import Skipped, SkipReason
 from casemate.core.names import nearest
 from casemate.core.options import check_options
+from casemate.core.outcome import Skipped, SkipReason
 from casemate.core.plugin import Plugin
 from casemate.errors import ConfigError
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from casemate.core.plugin import Plugin
 from casemate.core.schema import Schema
 from casemate.errors import BudgetExhausted, LawBroken, ModelError
 
-__all__ = ["batch_of", "open_ledger", "pursue", "wrong"]
+__all__ = ["batch_of", "open_ledger", "pursue", "unanswered", "wrong"]
 
 Array = NDArray[Any]
 _BALL_TOLERANCE = 1e-6
@@ -29,12 +30,15 @@ _BALL_TOLERANCE = 1e-6
 
 def wrong(model: Model, x: Array, y: Array, *, target: int | None = None) -> NDArray[np.bool_]:
     """Which samples get a wrong answer (or the target's), mask `(n,)`. A refusal is not wrong: the attack failed."""
-    labels = np.asarray(model.labels(x))
-    if labels.shape != (len(x),):
-        raise ModelError(f"expected {len(x)} labels, got shape {labels.shape}: the model must answer each sample")
+    labels = _labels(model, x)
     if target is not None:
         return np.asarray((labels == target) & (y != target))
     return np.asarray((labels != y) & (labels != ABSTAIN))
+
+
+def unanswered(model: Model, x: Array, y: Array) -> NDArray[np.bool_]:
+    """Which samples do not get the right answer, mask `(n,)`: a wrong one, or a refusal."""
+    return np.asarray(_labels(model, x) != y)
 
 
 def batch_of(x: Array, y: Array, sample_id: Array) -> Batch:
@@ -46,9 +50,12 @@ def batch_of(x: Array, y: Array, sample_id: Array) -> Batch:
 
 
 def open_ledger(case: Case, batch: Batch, norm: Norm) -> Ledger:
-    """A ledger for a batch, in which samples that are wrong as they are count as broken at distance 0."""
+    """A ledger for a batch, in which samples that are not answered rightly as they are count as broken at distance 0.
+
+    A refusal is no right answer: who refuses everything is right about nothing, and robust nowhere.
+    """
     ledger = Ledger(norm, batch.x)
-    rows = np.flatnonzero(wrong(case.the_model(), batch.x, batch.y))
+    rows = np.flatnonzero(unanswered(case.the_model(), batch.x, batch.y))
     ledger.drop_upper(rows, np.zeros(len(rows)), batch.x[rows], "clean")
     return ledger
 
@@ -65,12 +72,17 @@ def pursue(plugin: Plugin, case: Case, batch: Batch, goal: Goal, lab: Lab, *, le
     meter = lab.meter
     judged = replace(case, model=observed(case.the_model(), meter))
     refusals = meter.refusals
-    whole = True
+    whole, late = True, 0
     try:
         judge = _judge_radius if plugin.kind is PluginKind.CERTIFICATE else _judge_witness
         for claim in _claims(plugin.function, case, batch, goal, lab):
             _in_range(plugin, claim, len(batch))
             judge(plugin, judged, batch, goal, claim, ledger=ledger, rows=rows)
+            late = late + len(claim.rows) if not meter.affords(0) else 0
+            if late > len(batch):  # claims are measured for free: they must not become the search
+                raise LawBroken(
+                    f"expected {plugin.id} to stop when its budget ended, got {late} more claims: search with the model"
+                )
     except BudgetExhausted:
         whole = False
     if meter.refusals > refusals + 1:
@@ -91,7 +103,8 @@ def _claims(
 
 def _in_range(plugin: Plugin, claim: Claim, n: int) -> None:
     rows = np.asarray(claim.rows)
-    if rows.ndim != 1 or (len(rows) and (rows.min() < 0 or rows.max() >= n)) or len(np.unique(rows)) != len(rows):
+    numbered = rows.ndim == 1 and (not len(rows) or rows.dtype.kind in "iu")  # a mask picks other rows than it counts
+    if not numbered or (len(rows) and (rows.min() < 0 or rows.max() >= n)) or len(np.unique(rows)) != len(rows):
         raise LawBroken(
             f"expected {plugin.id} to claim distinct rows of its batch of {n}, got {rows[:5]}: mend the rows"
         )
@@ -120,8 +133,17 @@ def _judge_radius(
 ) -> None:
     if claim.radius is None or claim.radius.shape != np.asarray(claim.rows).shape or np.isnan(claim.radius).any():
         raise LawBroken(f"expected {plugin.id} to give a radius for each row it claims: mend the claim")
-    right = ~wrong(case.the_model(), batch.x[claim.rows], batch.y[claim.rows], target=goal.target)
+    picked = batch.x[claim.rows], batch.y[claim.rows]
+    bad = unanswered if goal.target is None else partial(wrong, target=goal.target)
+    right = ~bad(case.the_model(), *picked)
     ledger.raise_lower(rows[claim.rows[right]], claim.radius[right], plugin.id)
+
+
+def _labels(model: Model, x: Array) -> Array:
+    labels = np.asarray(model.labels(x))
+    if labels.shape != (len(x),):
+        raise ModelError(f"expected {len(x)} labels, got shape {labels.shape}: the model must answer each sample")
+    return labels
 
 
 def _scale(schema: Schema | None, x: Array) -> Array:

@@ -13,6 +13,7 @@ from casemate.core.bracket import Batch, Claim, Goal
 from casemate.core.case import Case
 from casemate.core.facets import Facet
 from casemate.core.model import Model
+from casemate.engine.harness import wrong
 from casemate.engine.reach import Reach, reach_of
 from casemate.errors import UsageError
 
@@ -54,6 +55,8 @@ def random_search(
         lowest = np.where(better, value, lowest)
         if hit.any():
             yield Claim(rows[hit], x=tried[hit])
+            # The label decides, not the scores: a guard may refuse this one, or a threshold keep the answer.
+            hit[hit] = wrong(model, tried[hit], batch.y[rows[hit]], target=goal.target)
             rows, reach, points, lowest = rows[~hit], reach.take(~hit), points[~hit], lowest[~hit]
 
 

@@ -20,7 +20,7 @@ from casemate.core.norms import Norm, distance
 from casemate.core.planner import applicable
 from casemate.core.plugin import Plugin, probe
 from casemate.core.schema import Schema
-from casemate.engine.harness import batch_of, open_ledger, pursue, wrong
+from casemate.engine.harness import batch_of, open_ledger, pursue, unanswered, wrong
 from casemate.errors import BudgetExhausted, ConfigError, Unavailable
 from casemate.evasion import THREAT
 from casemate.evasion.curve import METRICS, evidence_of, standing
@@ -30,6 +30,7 @@ __all__ = ["StandardOptions", "measure_robustness", "usual_eps"]
 Array = NDArray[Any]
 
 _HALVINGS = 6  # of the way from a sample to its witness, when all attacks are done
+_DOUBTED = 4  # certified samples of each job
 _SHARD = 64  # samples a job; from nothing but the data, so that no report depends on the number of workers
 
 
@@ -194,6 +195,8 @@ def _shard(case: Case, item: Stored, lab: Lab) -> Stored:
     for column, eps in enumerate(radii):
         for plugin in attacks if whole else ():
             rows = _open_rows(ledger, eps)
+            if plugin is attacks[0]:
+                rows = np.union1d(rows, _doubted_rows(ledger, eps))
             if len(rows):
                 whole = _pursued(plugin, case, batch, Goal(norm, eps), lab, ledger=ledger, rows=rows)
             if not whole:
@@ -216,6 +219,11 @@ def _shard(case: Case, item: Stored, lab: Lab) -> Stored:
 def _open_rows(ledger: Ledger, eps: float) -> Array:
     """The rows that nobody has broken at eps and nobody has certified for it."""
     return np.flatnonzero(~ledger.broken(eps) & (ledger.lower < eps))
+
+
+def _doubted_rows(ledger: Ledger, eps: float) -> Array:
+    """Some certified rows that the first attack tries all the same: a false certificate meets its contradiction."""
+    return np.flatnonzero(~ledger.broken(eps) & (ledger.lower >= eps))[:_DOUBTED]
 
 
 def _certified(case: Case, batch: Batch, plugins: Sequence[Plugin], lab: Lab, *, ledger: Ledger) -> bool:
@@ -291,8 +299,10 @@ def _judged_again(case: Case, kept: Stored) -> Array:
     if len(claimed):
         points = witness[claimed].astype(data.x.dtype)
         far = distance(Norm(kept["norm"]), data.x[rows[claimed]], points, data.schema.scale)
-        good = wrong(case.the_model(), points, data.labels[rows[claimed]])
-        # A sample that is wrong as it is needs no permission from the schema.
-        good &= (data.schema.allowed(points) | (far == 0)) & (far <= upper[claimed] * (1 + 1e-9))
+        true = data.labels[rows[claimed]]
+        # A sample that is not answered rightly as it is needs no permission from the schema, and may be refused.
+        clean = (far == 0) & unanswered(case.the_model(), points, true)
+        good = clean | (wrong(case.the_model(), points, true) & data.schema.allowed(points))
+        good &= far <= upper[claimed] * (1 + 1e-9)
         upper[claimed[~good]] = np.inf
     return upper

@@ -88,9 +88,11 @@ def compare_groups(case: Case, lab: Lab) -> Iterator[Evidence]:
     Intervals hold for all groups of an attribute at once and err wide; the value itself errs high, as any maximum of
     noisy rates. Nothing is assumed of an attacker. Groups that are too thin are left out and named in a note; where
     fewer than two remain the interval is all of [0, 1], which no policy reads as a pass. Raises `ConfigError` for an
-    unknown class.
+    unknown class or a `min_group` under 1.
     """
     model = case.the_model()
+    if lab.options.min_group < 1:
+        raise ConfigError(f"expected min_group of at least 1, got {lab.options.min_group}: a group has rows")
     if model.task is Task.REGRESSION:
         yield UNMEASURED.measured(4, method="group gaps are defined for classes; this model predicts numbers")
         return
@@ -110,7 +112,7 @@ def calibration_gap(bias: Sequence[Array], hits: Sequence[Array], confidence: fl
     rate = np.array([float(part.mean()) for part in hits])
     each = 1 - (1 - confidence) / len(n)
     cp_low, cp_high = clopper_pearson_bounds([int(part.sum()) for part in hits], n, each)
-    spread = np.array([float(part.std(ddof=1)) for part in bias]) / np.sqrt(n) * stdtrit(n - 1, (1 + each) / 2)
+    spread = np.array([_half_width(part, each) for part in bias])
     low = np.maximum(np.minimum(cp_low - rate, -spread) + mean, -1.0)
     high = np.minimum(np.maximum(cp_high - rate, spread) + mean, 1.0)
     value = float(np.ptp(mean))
@@ -118,6 +120,12 @@ def calibration_gap(bias: Sequence[Array], hits: Sequence[Array], confidence: fl
     bottom = max(0.0, float(low.max() - high.min()))
     method = "bonferroni: wider of clopper-pearson and t"
     return Interval(value, min(bottom, value), max(float(apart.max()), value), int(n.sum()), confidence, method)
+
+
+def _half_width(bias: Array, confidence: float) -> float:
+    """Of Student's t interval; one row says nothing of the spread."""
+    n = len(bias)
+    return float(bias.std(ddof=1) / np.sqrt(n) * stdtrit(n - 1, (1 + confidence) / 2)) if n > 1 else float("inf")
 
 
 def _predictions(case: Case, lab: Lab) -> Stored:

@@ -50,12 +50,22 @@ def differing(a: Mapping[str, Array], b: Mapping[str, Array], tolerance: float) 
     """Which rows of two sets of answers differ, mask `(n,)`: another label, or outputs further apart than `tolerance`.
 
     The tolerance is absolute up to 1 and relative above. Outputs that are not finite are equal only to themselves.
-    Where there are outputs labels do not count: two classes that are level to the last bit may come out either way.
+    Where there are outputs another label counts only if it is clear from them: two classes that are level to the last
+    bit may come out either way.
     """
+    labels = np.asarray(a["labels"] != b["labels"])
     if "outputs" not in a:
-        return np.asarray(a["labels"] != b["labels"])
+        return labels
     close = np.isclose(a["outputs"], b["outputs"], rtol=tolerance, atol=tolerance, equal_nan=True)
-    return np.asarray(~close.reshape(len(close), -1).all(axis=1))
+    return np.asarray(~close.reshape(len(close), -1).all(axis=1)) | (labels & ~_level(a["outputs"], tolerance))
+
+
+def _level(outputs: Array, tolerance: float) -> NDArray[np.bool_]:
+    """Rows whose two largest outputs are the same up to the tolerance; all of them where there is one column."""
+    if outputs.ndim != 2 or outputs.shape[1] < 2:
+        return np.ones(len(outputs), dtype=bool)
+    second, first = np.sort(outputs, axis=1)[:, -2:].T
+    return np.asarray(np.isclose(first, second, rtol=tolerance, atol=tolerance))
 
 
 def gains(case: Case, lab: Lab, metric: Metric, variants: Mapping[str, Variant]) -> Iterator[Evidence]:

@@ -17,9 +17,9 @@ from casemate.core.lab import Lab, Stored
 from casemate.core.model import Model, Task
 from casemate.core.plugin import probe
 from casemate.core.stats import Interval, difference_of_proportions, roc_auc, tpr_at_fpr
-from casemate.errors import ConfigError
+from casemate.errors import ConfigError, Unavailable
 from casemate.privacy import THREAT
-from casemate.privacy.shadow_pool import confidence_signal, signal_facet
+from casemate.privacy.shadow_pool import confidence_signal, in_other, signal_facet
 
 __all__ = ["MembershipOptions", "infer_membership", "rmia_log_ratio", "rmia_scores"]
 
@@ -86,11 +86,13 @@ def infer_membership(case: Case, lab: Lab) -> Iterator[Evidence]:
     AUC and true positive rate at each false positive rate of two attackers. `loss` has the record and the model's
     answer and calls rows of low loss members (one global threshold). `rmia` also trains shadow models of the recipe and
     compares `p(x | model) / p(x)` with the same ratio of non-members. Members are rows of train, non-members rows of
-    test, equally many of each. Both err too low: a stronger attacker may do better.
+    test, equally many of each, without the records that are in both. Both err too low: a stronger attacker may do
+    better.
 
     Notes: the AUC of a control that never asks the model, from the features and from the shadow models (above one half,
     train and test differ in distribution and the attacks' figures are not leakage alone), and the generalisation gap.
-    Without a recipe the loss attack runs alone. Raises `ConfigError` for an unknown form of RMIA.
+    Without a recipe the loss attack runs alone. Raises `ConfigError` for an unknown form of RMIA, `Unavailable` where
+    every test row is also in train.
     """
     _check(lab.options)
     yield from _measure_loss(_loss_signals(case, lab), lab)
@@ -158,10 +160,15 @@ def _replay(case: Case, arrays: Mapping[str, Stored], lab: Lab) -> Iterator[Evid
 def _loss_signals(case: Case, lab: Lab) -> Stored:
     model, options = case.the_model(), lab.options
     train, test = case.data("train"), case.data("test")
-    n = min(len(train), len(test), options.rows)
+    own = [np.flatnonzero(~both) for both in in_other(train, test)]
+    n = min(len(own[0]), len(own[1]), options.rows)
+    if not n:
+        raise Unavailable("expected test rows that are not in train, got none: there is nobody who is no member")
     members, others = (
-        data.take(lab.rows_rng(name).permutation(len(data))[:n]) for name, data in (("train", train), ("test", test))
+        data.take(rows[lab.rows_rng(name).permutation(len(rows))[:n]])
+        for name, data, rows in (("train", train, own[0]), ("test", test, own[1]))
     )
+    shared = len(test) - len(own[1])
     inner, outer = _signal(model, members), _signal(model, others)
     controls = min(n, options.control_rows)
     return {
@@ -171,7 +178,8 @@ def _loss_signals(case: Case, lab: Lab) -> Stored:
         "right": np.concatenate([inner[1], outer[1]]),
         "control_member": np.repeat([True, False], controls - controls // 2),
         "control": _blind(members.x[:controls], others.x[:controls], lab),
-        "signal_of": f"{signal_facet(model)}" if model.task is Task.CLASSIFICATION else "absolute error",
+        "signal_of": (f"{signal_facet(model)}" if model.task is Task.CLASSIFICATION else "absolute error")
+        + (f", without the {shared} test rows that are also in train" if shared else ""),
     }
 
 

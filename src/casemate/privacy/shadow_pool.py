@@ -20,7 +20,15 @@ from casemate.engine.trainers import as_torch, fit_many, training_cost
 from casemate.errors import ConfigError, DataError, ModelError, Unavailable
 from casemate.privacy import THREAT
 
-__all__ = ["CLIP", "ShadowPoolOptions", "confidence_signal", "paired_masks", "signal_facet", "train_shadows"]
+__all__ = [
+    "CLIP",
+    "ShadowPoolOptions",
+    "confidence_signal",
+    "in_other",
+    "paired_masks",
+    "signal_facet",
+    "train_shadows",
+]
 
 Array = NDArray[Any]
 CLIP = 1e-12
@@ -65,7 +73,8 @@ def train_shadows(case: Case, lab: Lab) -> Stored:
     if options.models < 2 or options.models % 2:
         raise ConfigError(f"expected an even number of shadow models, got {options.models}: set models = 16")
     pool, part, sample_id = _everyone(case)
-    rows = _population(pool, part, options.rows, lab.rows_rng("population"))
+    own = np.flatnonzero(~_on_both_sides(pool, part))
+    rows = own[_population(pool.take(own), part[own], options.rows, lab.rows_rng("population"))]
     data = pool.take(rows)
     facet = signal_facet(case.the_model())
     target = confidence_signal(case.the_model(), data.x, data.labels, facet=facet)
@@ -84,7 +93,8 @@ def train_shadows(case: Case, lab: Lab) -> Stored:
         "part": part[rows],
         "sample_id": sample_id[rows],
         "facet": facet.value,
-        "sampled": f"{len(rows)} of {len(pool)} rows ({', '.join(_counts(part[rows]))}), seeded, by class and split",
+        "sampled": f"{len(rows)} of {len(pool)} rows ({', '.join(_counts(part[rows]))}), seeded, by class and split"
+        + (f", without {len(pool) - len(own)} rows that are in train and outside" if len(own) < len(pool) else ""),
     }
 
 
@@ -117,6 +127,15 @@ def confidence_signal(model: Model, x: Array, y: Array, *, facet: Facet | None =
     answer = np.array(answer, copy=True)
     answer[theirs] = -np.inf
     return np.asarray(np.clip(true - logsumexp(answer, axis=1), -limit, limit))
+
+
+def in_other(a: Data, b: Data) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows of each have their record (features and label) in the other too, `(n,)` and `(m,)`.
+
+    Such a row is a member and a non-member at once, and every attacker would be wrong about one of the two.
+    """
+    ours, theirs = _record_keys(a), _record_keys(b)
+    return np.isin(ours, theirs), np.isin(theirs, ours)
 
 
 def paired_masks(y: Array, models: int, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -174,6 +193,25 @@ def _everyone(case: Case) -> tuple[Data, NDArray[np.int64], NDArray[np.int64]]:
         raise DataError(f"expected class labels for shadow models, got {y.dtype}: they cover classifiers only")
     part = np.concatenate([np.full(len(data), code) for code, data in parts])
     return Data(x, parts[0][1].schema, y), part, np.concatenate([data.sample_id for _, data in parts])
+
+
+def _on_both_sides(pool: Data, part: Array) -> NDArray[np.bool_]:
+    """Rows of train whose record is outside it too, and the other way round, `(n,)`."""
+    both = np.zeros(len(pool), dtype=bool)
+    inner, outer = np.flatnonzero(part == 0), np.flatnonzero(part != 0)
+    both[inner], both[outer] = in_other(pool.take(inner), pool.take(outer))
+    return both
+
+
+def _record_keys(data: Data) -> NDArray[np.int64]:
+    """64 bits for each row, equal for equal features and labels in one process, `(n,)`."""
+    keys = np.empty(len(data), dtype=np.int64)
+    plain = data.x.dtype.kind in "fiub"
+    for row, (x, y) in enumerate(zip(data.x, data.labels, strict=True)):
+        # Adding 0 turns -0.0 into 0.0, which is equal and has other bits.
+        record = (np.asarray(x, dtype=np.float64) + 0.0).tobytes() if plain else str(x)
+        keys[row] = hash((record, float(y)))
+    return keys
 
 
 def _population(pool: Data, part: Array, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
