@@ -238,7 +238,7 @@ def _stepped(case: Case, step: Step, shop: Workshop, deadline: float | None) -> 
             shop.on_progress(plugin.id, 0, 1)
         evidence, trouble = _probed(case, step, shop, meter)
         shop.spent[plugin.id] = meter.spent
-        if deadline is None or not isinstance(trouble, Skipped):
+        if not isinstance(trouble, Failed) and (deadline is None or trouble is None):  # what failed is tried again
             mine = {digest: path for digest, path in shop.files.items() if digest not in files_before}
             built = {k: v for k, v in shop.charged.items() if k not in charged_before}
             shop.finish(key, _record(evidence, trouble, meter.spent, mine, built))

@@ -250,4 +250,4 @@ def _class_names(predicted: Array, data: Data, score: Array | None) -> list[str]
 def _sampled(data: Data, lab: Lab) -> Data:
     if len(data) <= lab.options.samples:
         return data
-    return data.take(np.sort(lab.rng("rows").choice(len(data), size=lab.options.samples, replace=False)))
+    return data.take(np.sort(lab.rows_rng("rows").choice(len(data), size=lab.options.samples, replace=False)))

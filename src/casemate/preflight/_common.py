@@ -34,7 +34,7 @@ def sampled(data: Data, lab: Lab, samples: int, name: str = "rows") -> Data:
     """At most `samples` rows, drawn without replacement and kept in order."""
     if len(data) <= samples:
         return data
-    return data.take(np.sort(lab.rng(name).choice(len(data), size=samples, replace=False)))
+    return data.take(np.sort(lab.rows_rng(name).choice(len(data), size=samples, replace=False)))
 
 
 def answers(model: Model, x: Array) -> dict[str, Array]:
