@@ -178,12 +178,12 @@ def interrupt_once_begun(store):
 
 
 def test_an_interrupted_audit_says_how_to_go_on_and_goes_on(capsys, at):
-    order = ("audit", "--only", "evasion", "--budget", "20_000")
+    order = ("audit", "--only", "evasion", "--budget", "400_000")
     # A real signal to this process: it hits the audit between the beginning of the run and the end of its first probe.
     threading.Thread(target=interrupt_once_begun, args=(at / ".casemate" / "store.db",), daemon=True).start()
     code, out, err = asked(capsys, *order)
     assert (code, out) == (130, "")
-    line = "casemate audit --only evasion --budget 20_000 --resume"
+    line = "casemate audit --only evasion --budget 400_000 --resume"
     assert err == f"interrupted: nothing is lost; go on with: {line}\n"
     assert not (at / "casemate-report" / "report.json").exists()
     code, out, err = asked(capsys, *shlex.split(line)[1:])

@@ -47,7 +47,7 @@ def evidence(draw):
         errs=draw(st.sampled_from(Direction)),
         about=draw(words),
         at=draw(st.dictionaries(words, values, max_size=2)),
-        baseline=draw(st.none() | numbers),
+        baseline=draw(st.none() | st.floats(0, 1e300)),
         files=draw(st.lists(words, max_size=2).map(tuple)),
     )
 
@@ -61,8 +61,15 @@ outcomes = st.one_of(
     st.builds(Skipped, words, st.sampled_from(SkipReason), words, words, some_evidence),
     st.builds(Failed, words, words, about=words),
 )
+bars = st.one_of(
+    st.tuples(numbers, st.none()), st.tuples(st.none(), numbers), st.tuples(numbers, numbers).map(sorted).map(tuple)
+)
 gates = st.builds(
-    Gate, words, st.dictionaries(words, values, max_size=2), words, st.none() | numbers, st.none() | numbers
+    lambda metric, at, about, bar: Gate(metric, at, about, *bar),
+    words,
+    st.dictionaries(words, values, max_size=2),
+    words,
+    bars,
 )
 policies = st.builds(
     Policy,

@@ -35,7 +35,7 @@ def check_archive(path: Path, error: type[UsageError]) -> None:
     if total > max(_HARMLESS, _RATIO * held):
         raise error(
             f"expected {path.name} to unpack to at most {_RATIO} times its size ({_told(held)}), got {_told(total)}: "
-            "it is a zip bomb, or hardly anything; save it without compression (np.savez) if you know who wrote it"
+            "it is a zip bomb, or hardly anything; save it without compression if you know who wrote it"
         )
 
 
