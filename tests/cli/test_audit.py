@@ -180,8 +180,13 @@ def interrupt_once_begun(store):
 def test_an_interrupted_audit_says_how_to_go_on_and_goes_on(capsys, at):
     order = ("audit", "--only", "evasion", "--budget", "400_000")
     # A real signal to this process: it hits the audit between the beginning of the run and the end of its first probe.
-    threading.Thread(target=interrupt_once_begun, args=(at / ".casemate" / "store.db",), daemon=True).start()
-    code, out, err = asked(capsys, *order)
+    # A shell that started the tests in the background made them ignore it: as on a terminal, here it counts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Thread(target=interrupt_once_begun, args=(at / ".casemate" / "store.db",), daemon=True).start()
+        code, out, err = asked(capsys, *order)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (code, out) == (130, "")
     line = "casemate audit --only evasion --budget 400_000 --resume"
     assert err == f"interrupted: nothing is lost; go on with: {line}\n"
