@@ -150,6 +150,16 @@ def test_an_interrupted_run_goes_on_where_it_was_and_ends_the_same(tmp_path: Pat
     assert calls["n"] <= 10  # 7 shards and one resource, the one that failed again
 
 
+def test_a_resumed_run_does_not_trust_evidence_that_was_changed(tmp_path: Path) -> None:
+    place = Place(output=tmp_path / "out", store=str(tmp_path / "s"))
+    whole = audit(place=place)
+    for path in whole.files.values():
+        (tmp_path / "out" / path).write_bytes(b"changed")
+    resumed = audit(place=dataclasses.replace(place, resume="last"))
+    assert text(resumed) == text(whole)
+    assert all((tmp_path / "out" / path).read_bytes() != b"changed" for path in resumed.files.values())
+
+
 def test_only_the_same_audit_can_be_resumed(tmp_path: Path) -> None:
     place = Place(output=tmp_path / "a", store=str(tmp_path / "s"))
     audit(place=place)

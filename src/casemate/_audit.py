@@ -361,8 +361,8 @@ def _record(
 
 def _recalled(blob: bytes, plugin: str, shop: Workshop) -> tuple[list[Evidence], Skipped | Failed | None] | None:
     body: Any = canonical.loads(blob)
-    if shop.output is None or any(not (shop.output / path).exists() for path in body["files"].values()):
-        return None  # the files went: measure again
+    if shop.output is None or not all(shop.holds(digest, path) for digest, path in body["files"].items()):
+        return None  # the files went or changed: measure again
     shop.files.update(body["files"])
     evidence = list(wire.read(canonical.dumps(body["evidence"]), tuple[Evidence, ...]))
     trouble = wire.read_outcome(body["trouble"]) if body["trouble"] else None

@@ -21,7 +21,7 @@ from casemate.core.plugin import Plugin
 from casemate.errors import LawBroken, Unavailable
 from casemate.executors import Call, Executor
 from casemate.formats import arrays, atomic, canonical
-from casemate.formats.digests import sha256_bytes
+from casemate.formats.digests import sha256_bytes, sha256_file
 from casemate.store import Store
 
 __all__ = ["Progress", "Workshop", "as_json", "case_digest", "code_digest", "versions"]
@@ -101,10 +101,14 @@ class Workshop:
         self.files[digest] = path
         if self.output is None:
             self.kept[digest] = data
-        elif not (self.output / path).exists():
+        elif not self.holds(digest, path):
             (self.output / path).parent.mkdir(parents=True, exist_ok=True)
             atomic.write(self.output / path, data)
         return digest
+
+    def holds(self, digest: str, path: str) -> bool:
+        """Whether the output folder has the file with these very bytes: one that was changed is no evidence."""
+        return self.output is not None and (self.output / path).is_file() and sha256_file(self.output / path) == digest
 
     def resource(self, name: str, case: Case, meter: Meter) -> Stored:
         """A resource: read where this audit or an earlier one built it, else built; charged to whoever asks first."""
