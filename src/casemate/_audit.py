@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from casemate._workshop import Progress, Workshop, as_json, case_digest, code_digest, versions
 from casemate.core.budget import Budget, Meter, Spent
 from casemate.core.case import Case
+from casemate.core.data import plain_bytes
 from casemate.core.evidence import Direction, Evidence, Metric, Quantity, check
 from casemate.core.facets import PluginKind, Profile
 from casemate.core.judgement import judge, rule
@@ -337,8 +336,7 @@ def _checksum(case: Case) -> int:
     for data in case.splits.parts().values():
         for array in (data.x, data.y, data.sample_id, data.source, data.collected_at, *data.groups.values()):
             if array is not None:
-                plain = array if array.dtype != object else np.array([str(value) for value in array.reshape(-1)])
-                total = zlib.crc32(np.ascontiguousarray(plain).reshape(-1).view(np.uint8).data, total)
+                total = zlib.crc32(plain_bytes(array), total)
     return total
 
 

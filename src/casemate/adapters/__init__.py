@@ -3,8 +3,11 @@
 The only code that knows frameworks' objects and files. `wrap` makes a `core.model.Model` of a native object; nothing is
 imported that the object does not bring along itself.
 
+- `loading`: which adapter opens which model file. `extras`: what has to be installed for it.
 - `sklearn`: estimators and pipelines, their closed forms and recipes. `skops`: their files.
-- `torch`: modules and files of weights. `function`: anything that can be called.
+- `xgboost`, `lightgbm`: boosters, their files and their trees.
+- `torch`: modules and files of weights. `exported`: `.pt2` programs. `onnx`: graphs, through onnxruntime.
+- `huggingface`: folders of text classifiers. `http`: endpoints. `function`: anything that can be called.
 - `data`, `schema`, `tables`: CSV, Parquet, NPZ and arrays as `core.data.Data` with a schema that is inferred, shown
   and overridden.
 - `labels`: class names and indices. `digest`: one name for a model's weights. `imports`: `pkg.module:name`.
@@ -17,7 +20,8 @@ whether weights were tampered with (formats and their signatures do), and what a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from importlib import import_module
+from typing import Any, cast
 
 import numpy as np
 
@@ -27,6 +31,13 @@ from casemate.core.schema import Schema
 from casemate.errors import ModelError
 
 __all__ = ["wrap"]
+
+_FRAMEWORKS = {
+    "xgboost": "xgboost:wrap_booster",
+    "lightgbm": "lightgbm:wrap_booster",
+    "torch": "torch:wrap_torch",
+}
+"""Where an object comes from -> who wraps it; all take `classes`, `schema`, `name` and `logits` as `wrap` does."""
 
 
 def wrap(
@@ -48,10 +59,13 @@ def wrap(
         return native
     if isinstance(native, type):
         raise ModelError(f"expected a fitted model, got the class {native.__name__}: make one and fit it")
-    if from_framework(native, "torch") and hasattr(native, "state_dict"):
-        from casemate.adapters.torch import wrap_module
-
-        return wrap_module(native, classes=classes, schema=schema, name=name, probabilities=logits is False)
+    if hasattr(native, "as_model"):  # what one of our adapters opened
+        return cast(Model, native.as_model(classes=classes, schema=schema, name=name, logits=logits))
+    for framework, spec in _FRAMEWORKS.items():
+        if from_framework(native, framework):
+            module, _, function = spec.partition(":")
+            wrapper = getattr(import_module(f"casemate.adapters.{module}"), function)
+            return cast(Model, wrapper(native, classes=classes, schema=schema, name=name, logits=logits))
     if hasattr(native, "predict"):  # scikit-learn's protocol; whoever has it need not inherit from it
         from casemate.adapters.sklearn import wrap_estimator
 

@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from casemate.adapters.affine import affine_of
 from casemate.adapters.digest import fingerprint
 from casemate.adapters.labels import class_name
+from casemate.adapters.loading import Declared
 from casemate.adapters.probing import probes
 from casemate.adapters.rows import Rows, rows_for
 from casemate.adapters.skops import load_estimator, load_skops, save_skops
@@ -25,7 +27,16 @@ from casemate.core.schema import Schema
 from casemate.errors import ModelError
 from casemate.formats.digests import Hasher
 
-__all__ = ["KNOBS", "check_fitted", "load_estimator", "load_skops", "save_skops", "sklearn_recipe", "wrap_estimator"]
+__all__ = [
+    "KNOBS",
+    "check_fitted",
+    "load_estimator",
+    "load_skops",
+    "open_estimator",
+    "save_skops",
+    "sklearn_recipe",
+    "wrap_estimator",
+]
 
 Array = NDArray[Any]
 
@@ -38,6 +49,11 @@ KNOBS: Mapping[str, tuple[Any, ...]] = {
     "ccp_alpha": (0.0, 1e-4, 1e-3, 1e-2),
 }
 """What a sweep may try of an estimator's parameters, the weakest regularisation first."""
+
+
+def open_estimator(path: Path, declared: Declared) -> Any:
+    """The estimator in a skops file or a trusted pickle, for `loading`; as `load_estimator`."""
+    return load_estimator(path, trusted=declared.trusted, trust=declared.trust)
 
 
 def wrap_estimator(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casemate.adapters.archives import check_archive
+from casemate.adapters.loading import PICKLES
 from casemate.errors import ModelError
 
 __all__ = ["REVIEWED", "load_estimator", "load_skops", "save_skops"]
@@ -40,7 +41,6 @@ REVIEWED = (
 """Types that skops does not trust by itself and that plain scikit-learn estimators need; reviewed one by one."""
 
 _BRIDGE = "sklearn.externals.array_api_compat.torch"
-_PICKLES = frozenset({".pkl", ".pickle", ".joblib"})
 
 
 def load_estimator(path: str | Path, *, trusted: Sequence[str] = (), trust: bool = False) -> Any:
@@ -52,7 +52,7 @@ def load_estimator(path: str | Path, *, trusted: Sequence[str] = (), trust: bool
     file = _existing(path)
     if file.suffix == ".skops":
         return load_skops(file, trusted=trusted)
-    if file.suffix not in _PICKLES:
+    if file.suffix not in PICKLES:
         raise ModelError(f"expected a .skops file or a pickle of an estimator, got {file.name}: save it with skops")
     if not trust:
         raise ModelError(

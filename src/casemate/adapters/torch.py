@@ -15,20 +15,31 @@ from numpy.typing import NDArray
 from casemate.adapters.affine import agrees
 from casemate.adapters.archives import check_archive
 from casemate.adapters.digest import fingerprint
+from casemate.adapters.extras import need
 from casemate.adapters.function import softmax
 from casemate.adapters.imports import import_object
+from casemate.adapters.loading import Declared
 from casemate.adapters.probing import probes
 from casemate.core.model import Affine, Model
 from casemate.core.schema import Schema
-from casemate.errors import ModelError
+from casemate.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["build_module", "load_weights", "save_weights", "wrap_module"]
+__all__ = ["build_module", "load_weights", "open_weights", "save_weights", "wrap_module", "wrap_torch"]
 
 Array = NDArray[Any]
+
+
+def wrap_torch(
+    native: Any, *, classes: Sequence[str] | None, schema: Schema | None, name: str | None, logits: bool | None
+) -> Model:
+    """A model around a module of torch, as `wrap_module`; raises `ModelError` for anything else of torch's."""
+    if not hasattr(native, "state_dict") or not hasattr(native, "modules"):
+        raise ModelError(f"expected a torch.nn.Module, got {type(native).__name__}: pass the module")
+    return wrap_module(native, classes=classes, schema=schema, name=name, probabilities=logits is False)
 
 
 def wrap_module(
@@ -97,6 +108,17 @@ def build_module(factory: str, *, folder: Path | None = None) -> nn.Module:
             f"expected {factory}() to return a torch.nn.Module, got {type(module).__name__}: return the module"
         )
     return module
+
+
+def open_weights(path: Path, declared: Declared) -> nn.Module:
+    """The module of the declared factory with the weights in a file, for `loading`; as `load_weights`."""
+    need("torch", f"read {path.name}")
+    if declared.factory is None:
+        raise ConfigError(
+            f"expected model.factory beside the weights {path.name}, got none: name the function that builds the "
+            "module, as 'pkg.module:build'"
+        )
+    return load_weights(path, declared.factory, folder=declared.folder)
 
 
 def load_weights(path: str | Path, factory: str, *, folder: Path | None = None) -> nn.Module:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from casemate.adapters import wrap
 from casemate.adapters.digest import fingerprint, from_framework
 from casemate.adapters.imports import import_object
+from casemate.adapters.loading import PICKLES, Declared, load_model
 from casemate.core.case import Case, Recipe
 from casemate.core.data import Splits
 from casemate.core.model import Model, Task
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
     from casemate.core.schema import Schema
 
 __all__ = ["case_of", "policy_of"]
-
-_PICKLES = frozenset({".pkl", ".pickle", ".joblib"})
-_ESTIMATORS = _PICKLES | {".skops"}
-_WEIGHTS = frozenset({".safetensors", ".pt", ".pth", ".bin"})
 
 
 def case_of(settings: Settings) -> Case:
@@ -72,22 +69,7 @@ def _native(settings: Settings) -> Any:
         return import_object(given.function, folder=folder, what="function")
     if given.path is None:
         return None if given.factory is None else _built(given.factory, settings)
-    suffix = given.path.suffix.lower()
-    if suffix in _ESTIMATORS:
-        from casemate.adapters.sklearn import load_estimator
-
-        return load_estimator(given.path, trusted=given.trusted, trust=settings.trust)
-    if suffix not in _WEIGHTS:
-        known = ", ".join(sorted(_ESTIMATORS | _WEIGHTS))
-        raise ModelError(f"expected a model file ({known}), got {given.path.name}: convert it, or name a function")
-    if given.factory is None:
-        raise ConfigError(
-            f"expected model.factory beside the weights {given.path.name}, got none: name the function that builds the "
-            "module, as 'pkg.module:build'"
-        )
-    from casemate.adapters.torch import load_weights
-
-    return load_weights(given.path, given.factory, folder=folder)
+    return load_model(given.path, Declared(given.factory, given.trusted, settings.trust, folder))
 
 
 def _built(factory: str, settings: Settings) -> Any:
@@ -157,7 +139,7 @@ def _model(settings: Settings, native: Any, classes: tuple[str, ...], schema: Sc
         return wrap_function(native, output="labels", classes=classes or None, name=given.name)
     logits = None if given.outputs is None else given.outputs == "logits"
     model = wrap(native, classes=classes or None, schema=schema, name=given.name, logits=logits)
-    if settings.trust and given.path is not None and given.path.suffix.lower() in _PICKLES:
+    if settings.trust and given.path is not None and given.path.suffix.lower() in PICKLES:
         return replace(model, notes={**model.notes, "trust": "unpickled because --trust said so"})
     return model
 

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from casemate.adapters.loading import WEIGHTS
 from casemate.errors import ConfigError
 
 __all__ = ["propose"]
 
-_MODELS = (".skops", ".safetensors", ".pt", ".pth", ".joblib", ".pkl", ".pickle")
-_WEIGHTS = frozenset({".safetensors", ".pt", ".pth"})
+_MODELS = (".skops", ".onnx", ".ubj", ".pt2", ".safetensors", ".pt", ".pth", ".joblib", ".pkl", ".pickle")
 _DATA = (".parquet", ".csv", ".npz")
 _SPLITS = {
     "test": ("test", "holdout"),
@@ -69,7 +69,7 @@ def _model_section(model: Path | None, root: Path, sources: list[Path]) -> str:
     if model is None:
         return '[model]\n# path = "model.skops"          # no model was found here: name it'
     lines = ["[model]", f"path = {_text(_relative(model, root))}"]
-    if model.suffix in _WEIGHTS:
+    if model.suffix in WEIGHTS:
         factory = _defined(sources, ("build", "make_model", "create_model", "build_model"), 0)
         lines.append(f"factory = {_text(factory or 'pkg.module:build')}  # guess: the function that builds the module")
     elif model.suffix != ".skops":
@@ -113,7 +113,7 @@ def _train_section(model: Path | None, sources: list[Path]) -> str:
     why = "# How to train such a model again: for privacy, poisoning and hardening."
     if recipe:
         return f"[train]\n{why}\nrecipe = {_text(recipe)}  # guess: fit(data, init, rng) -> model"
-    if model is not None and model.suffix not in _WEIGHTS:
+    if model is not None and model.suffix not in WEIGHTS:
         return f'[train]\n{why} A scikit-learn model needs none.\n# recipe = "pkg.module:fit"'
     return f'[train]\n{why}\n# recipe = "pkg.module:fit"      # fit(data, init, rng) -> model'
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from casemate.core.schema import Schema
 from casemate.errors import DataError
 
-__all__ = ["Data", "Splits", "digest_of_arrays"]
+__all__ = ["Data", "Splits", "digest_of_arrays", "plain_bytes", "texts"]
 
 Array = NDArray[Any]
 
@@ -108,13 +108,25 @@ def digest_of_arrays(parts: Mapping[str, Array]) -> str:
     hasher = hashlib.sha256()
     for name in sorted(parts):
         array = np.ascontiguousarray(parts[name])
-        if array.dtype == object:
-            array = np.array([str(value) for value in array.reshape(-1)]).reshape(array.shape)
         header = f"{name}|{array.dtype.str}|{array.shape}|"
         hasher.update(len(header).to_bytes(8, "little") + header.encode())
-        if array.size:
-            hasher.update(array.reshape(-1).view(np.uint8).data)  # in place: a copy of a large table is a second table
+        hasher.update(plain_bytes(array))
     return "sha256:" + hasher.hexdigest()
+
+
+def texts(values: Iterable[str]) -> Array:
+    """Texts as an array `(n,)` of variable length, which is what text data holds as x."""
+    return np.array([str(value) for value in values], dtype=np.dtypes.StringDType())
+
+
+def plain_bytes(array: Array) -> memoryview:
+    """The bytes of an array in C order, in place where it can be; texts of any length as UTF-8 behind their lengths."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    if flat.dtype.kind in "OT":
+        encoded = [str(value).encode("utf-8", "surrogatepass") for value in flat]
+        sizes = np.array([len(item) for item in encoded], dtype="<u8")
+        return memoryview(sizes.tobytes() + b"".join(encoded))
+    return memoryview(flat.view(np.uint8).data) if flat.size else memoryview(b"")
 
 
 def _frozen(values: Array, n: int, name: str) -> Array:

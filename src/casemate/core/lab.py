@@ -78,6 +78,10 @@ class Lab:
         """Keep per-sample results as a file of evidence; returns its digest."""
         return self.keeper(name, arrays)
 
+    def show(self, name: str, exhibit: Stored) -> None:
+        """Put an exhibit (see `core.exhibit`) beside the numbers of the report; called where evidence is measured."""
+        self.keeper(f"exhibit-{name}", exhibit)
+
     def progress(self, done: int, total: int) -> None:
         """Tell whoever watches how far this plug-in is."""
         if self.on_progress is not None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, overload
 
+import numpy as np
 from numpy.typing import NDArray
 
 from casemate.core.budget import Meter
 from casemate.core.case import Case
-from casemate.core.model import Answer, Model
+from casemate.core.model import Answer, Model, Saliency
 
 __all__ = ["metered", "metered_case", "observed", "unmetered", "unmetered_case"]
 
@@ -44,8 +45,17 @@ def metered(model: Model, meter: Meter) -> Model:
         scores=charged(plain.scores),
         logits=charged(plain.logits),
         activations=charged(plain.activations),
+        saliency=None if plain.saliency is None else _charged_saliency(plain.saliency, meter),
         inner=plain,
     )
+
+
+def _charged_saliency(saliency: Saliency, meter: Meter) -> Saliency:
+    def ask(x: Array, y: Array) -> list[NDArray[np.float64]]:
+        meter.charge(forwards=len(x), backwards=len(x))
+        return saliency(x, y)
+
+    return ask
 
 
 def unmetered(model: Model) -> Model:

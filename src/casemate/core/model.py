@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from casemate.core.facets import Facet
 from casemate.errors import Unavailable
 
-__all__ = ["ABSTAIN", "Affine", "Answer", "Model", "Task"]
+__all__ = ["ABSTAIN", "Affine", "Answer", "Model", "Saliency", "Task"]
 
 Array = NDArray[Any]
 Answer = Callable[[Array], Array]
+Saliency = Callable[[Array, Array], list[NDArray[np.float64]]]
 
 ABSTAIN = -1
 """The label of a model that refuses to answer (a guard in front of it said no)."""
@@ -43,7 +44,8 @@ class Model:
 
     `labels`: `(n, ...) -> (n,)` class indices int64 (`ABSTAIN` for a refused sample), or floats for regression.
     `scores`: `-> (n, k)` probabilities. `logits`: `-> (n, k)`. `activations`: `-> (n, m)` penultimate features.
-    `module`: the torch module whose output are the logits, on its device, for attacks that need gradients; it takes
+    `saliency`: of texts `(n,)` and their labels `(n,)`, for each text how much each of its words (split at white space)
+    carries the label, from gradients at the embeddings. `module`: the torch module whose output are the logits, on its device, for attacks that need gradients; it takes
     exactly the array that the functions take. `estimator`: the native object. `affine`: the logits in closed form.
     `digest` names the weights; `notes` are facts the report repeats (device, dtype, what was folded).
     """
@@ -56,6 +58,7 @@ class Model:
     scores: Answer | None = None
     logits: Answer | None = None
     activations: Answer | None = None
+    saliency: Saliency | None = None
     module: Any = None
     estimator: Any = None
     affine: Affine | None = None

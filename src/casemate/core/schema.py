@@ -64,7 +64,7 @@ class Schema:
     """The shape of one sample and what is known of its features.
 
     Tables are float matrices `(n, d)` with one `Feature` a column (categories are indices); images are `(n, c, h, w)`
-    and have a single `Feature` that describes every pixel. Texts have none.
+    and have a single `Feature` that describes every pixel. Texts `(n,)` have none and the shape `()`.
     """
 
     kind: DataKind
@@ -78,6 +78,8 @@ class Schema:
                 f"expected one feature for each column of a table, got {len(self.features)} features for shape "
                 f"{self.shape}: describe every column"
             )
+        if self.kind is DataKind.TEXT and (self.shape or self.features):
+            raise DataError(f"expected no features and shape () for texts, got {self.shape}: describe nothing")
         if self.kind is DataKind.IMAGE and len(self.features) != 1:
             raise DataError(f"expected one feature that describes all pixels, got {len(self.features)}: give one")
         names = set(self.names)
@@ -115,6 +117,8 @@ class Schema:
         """Which rows break which rule: rule -> mask `(n,)`; only rules that some row breaks are in it."""
         if x.shape[1:] != self.shape:
             raise DataError(f"expected samples of shape {self.shape}, got {x.shape[1:]}: reshape the data")
+        if self.kind is DataKind.TEXT:
+            return {}
         flat = np.asarray(x, dtype=np.float64).reshape(len(x), math.prod(self.shape))
         found = {"not finite": _rows(~np.isfinite(flat) & ~self._missing_mask(flat))}
         slack = _TOLERANCE * np.maximum(1.0, np.abs(flat))

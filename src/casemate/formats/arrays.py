@@ -47,14 +47,20 @@ _DTYPE = re.compile(
     r"\|b1|\|[iu]1|[<>][iu][248]|[<>]f[248]|[<>]c(8|16)|[<>]U[1-9][0-9]{0,8}|\|S[1-9][0-9]{0,8}"
     r"|[<>][Mm]8(\[([1-9][0-9]{0,8})?(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?"
 )
-_FIELDS = {"array": {"dtype", "shape"}, "int": {"value"}, "float": {"value"}, "json": {"value"}}
+_FIELDS = {
+    "texts": {"shape", "size"},
+    "array": {"dtype", "shape"},
+    "int": {"value"},
+    "float": {"value"},
+    "json": {"value"},
+}
 
 
 def pack(values: Mapping[str, object]) -> bytes:
     """Seal named values into bytes that do not depend on the order of names.
 
     Takes arrays of booleans, integers, floats, complex numbers, dates, `U` and `S` text (any shape, strides and byte
-    order), `int` of any size, `float` with NaN and infinities, `str`, `bool`, None, and JSON lists and dicts (tuples
+    order), texts of variable length (`StringDType`), `int` of any size, `float` with NaN and infinities, `str`, `bool`, None, and JSON lists and dicts (tuples
     become lists). Numpy scalars come back as Python's. Law: `unpack(pack(x)) == x`, with the same dtypes, shapes and
     bits.
 
@@ -67,7 +73,7 @@ def pack(values: Mapping[str, object]) -> bytes:
         value = values[name]
         entries[name] = _entry(name, value)
         if isinstance(value, np.ndarray):
-            payload.append(value.tobytes(order="C"))
+            payload.append(_encoded(value) if value.dtype.kind == "T" else value.tobytes(order="C"))
     header = canonical.dumps({"entries": entries, "version": 1}, keep_float=True)
     if len(header) > MAX_HEADER:
         raise FormatError(f"expected a header within {MAX_HEADER} bytes, got {len(header)}: store long lists as arrays")
@@ -119,6 +125,8 @@ def _checked_names(values: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _entry(name: str, value: object) -> dict[str, object]:
+    if isinstance(value, np.ndarray) and value.dtype.kind == "T":
+        return {"kind": "texts", "shape": list(value.shape), "size": len(_encoded(value))}
     if isinstance(value, np.ndarray):
         _refuse_odd_array(name, value)
         return {"kind": "array", "dtype": value.dtype.str, "shape": list(value.shape)}
@@ -165,6 +173,8 @@ def _read_entry(name: str, entry: dict[str, Json], rest: memoryview) -> tuple[Un
     kind, value = entry["kind"], entry.get("value")
     if kind == "array":
         return _read_array(name, entry, rest)
+    if kind == "texts":
+        return _read_texts(name, entry, rest)
     if kind == "json":
         return value, 0
     if (
@@ -206,6 +216,34 @@ def _read_array(name: str, entry: dict[str, Json], rest: memoryview) -> tuple[ND
     if dtype.kind == "b" and size and int(flat.view(np.uint8).max()) > 1:
         raise FormatError(f"expected booleans of 0 or 1 at {name!r}, got other bytes: make the file again")
     return array, size
+
+
+def _encoded(array: NDArray[np.generic]) -> bytes:
+    """Texts of any length: eight bytes of length for each, then their UTF-8."""
+    parts = [str(value).encode("utf-8", "surrogatepass") for value in array.reshape(-1)]
+    return np.array([len(part) for part in parts], dtype="<u8").tobytes() + b"".join(parts)
+
+
+def _read_texts(name: str, entry: dict[str, Json], rest: memoryview) -> tuple[NDArray[np.generic], int]:
+    shape, size = _shape(name, entry["shape"]), entry["size"]
+    count = math.prod(shape)
+    if type(size) is not int or not 8 * count <= size <= len(rest):
+        raise FormatError(
+            f"expected {size!r:.40} bytes of text for {name!r}, got {len(rest)} left: make the file again"
+        )
+    sizes = np.frombuffer(rest[: 8 * count], dtype="<u8") if count else np.empty(0, dtype="<u8")
+    ends = 8 * count + np.cumsum(sizes, dtype=np.float64)  # floats: a forged length must not wrap around
+    if (ends[-1] if count else 0) != size:
+        raise FormatError(f"expected lengths of texts that fill {name!r}, got others: make the file again")
+    bounds = [8 * count, *ends.astype(np.int64).tolist()]
+    try:
+        values = [
+            bytes(rest[start:stop]).decode("utf-8", "surrogatepass")
+            for start, stop in zip(bounds, bounds[1:], strict=False)
+        ]
+    except UnicodeDecodeError as error:
+        raise FormatError(f"expected UTF-8 at {name!r}, got other bytes: make the file again") from error
+    return np.array(values, dtype=np.dtypes.StringDType()).reshape(shape), size
 
 
 def _dtype(name: str, text: Json) -> np.dtype[np.generic]:
