@@ -45,8 +45,9 @@ class Model:
     `labels`: `(n, ...) -> (n,)` class indices int64 (`ABSTAIN` for a refused sample), or floats for regression.
     `scores`: `-> (n, k)` probabilities. `logits`: `-> (n, k)`. `activations`: `-> (n, m)` penultimate features.
     `saliency`: of texts `(n,)` and their labels `(n,)`, for each text how much each of its words (split at white space)
-    carries the label, from gradients at the embeddings. `module`: the torch module whose output are the logits, on its device, for attacks that need gradients; it takes
-    exactly the array that the functions take. `estimator`: the native object. `affine`: the logits in closed form.
+    carries the label, from gradients at the embeddings. `module`: the torch module whose output are the logits, on its
+    device, for attacks that need gradients; it takes exactly the array that the functions take. `estimator`: the native
+    object. `affine`: the logits in closed form.
     `digest` names the weights; `notes` are facts the report repeats (device, dtype, what was folded).
     """
 

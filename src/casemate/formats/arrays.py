@@ -19,6 +19,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -60,9 +61,9 @@ def pack(values: Mapping[str, object]) -> bytes:
     """Seal named values into bytes that do not depend on the order of names.
 
     Takes arrays of booleans, integers, floats, complex numbers, dates, `U` and `S` text (any shape, strides and byte
-    order), texts of variable length (`StringDType`), `int` of any size, `float` with NaN and infinities, `str`, `bool`, None, and JSON lists and dicts (tuples
-    become lists). Numpy scalars come back as Python's. Law: `unpack(pack(x)) == x`, with the same dtypes, shapes and
-    bits.
+    order), texts of any length (`StringDType`), `int` of any size, `float` with NaN and infinities, `str`, `bool`,
+    None, and JSON lists and dicts (tuples become lists). Numpy scalars come back as Python's. Law:
+    `unpack(pack(x)) == x`, with the same dtypes, shapes and bits.
 
     Raises `FormatError` for object, structured, masked or extended-precision arrays, and for what `canonical.dumps`
     refuses inside JSON.
@@ -237,10 +238,7 @@ def _read_texts(name: str, entry: dict[str, Json], rest: memoryview) -> tuple[ND
         raise FormatError(f"expected lengths of texts that fill {name!r}, got others: make the file again")
     bounds = [8 * count, *ends.astype(np.int64).tolist()]
     try:
-        values = [
-            bytes(rest[start:stop]).decode("utf-8", "surrogatepass")
-            for start, stop in zip(bounds, bounds[1:], strict=False)
-        ]
+        values = [bytes(rest[start:stop]).decode("utf-8", "surrogatepass") for start, stop in pairwise(bounds)]
     except UnicodeDecodeError as error:
         raise FormatError(f"expected UTF-8 at {name!r}, got other bytes: make the file again") from error
     return np.array(values, dtype=np.dtypes.StringDType()).reshape(shape), size
