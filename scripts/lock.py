@@ -8,7 +8,7 @@ from importlib.metadata import distributions
 __all__ = ["constraints"]
 
 HEADER = """\
-# Every package of `.[torch,examples,postgres,docs,dev]`, direct and transitive, resolved together on Python 3.11.
+# Every package of what `make check` installs, direct and transitive, resolved together on Python 3.11.
 # Written by `make lock`. Pins carry no build tag: torch may be a CPU or a CUDA build of the same release."""
 LEFT_OUT = {"casemate", "pip"}
 
