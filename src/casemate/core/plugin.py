@@ -42,7 +42,8 @@ class Plugin:
     """A plug-in: its function and what the decorator declared. Calling it calls the function.
 
     `id` is `room/file_name`, taken from the module. `options` is a frozen dataclass whose defaults are those of the
-    standard profile; `profiles` overrides some of them. `replay(case, arrays, lab)` recomputes a probe's evidence from
+    standard profile; `profiles` overrides some of them. An attack with `minimum_norm` takes eps = inf, and is run once
+    for all eps. `replay(case, arrays, lab)` recomputes a probe's evidence from
     the per-sample results that it kept. `paired(arrays, evidence) -> (sample_id (n,), values (n,)) | None` gives
     the per-sample values whose mean the evidence is, for a paired comparison of two runs. `calibrate(case, lab) ->
     Calibration` belongs to guards and watches.
@@ -60,6 +61,7 @@ class Plugin:
     options: type = NoOptions
     profiles: Mapping[Profile, Mapping[str, Any]] = field(default_factory=dict)
     norms: frozenset[Norm] = frozenset()
+    minimum_norm: bool = False
     requires: tuple[str, ...] = ()
     phase: Phase = Phase.ADMIT
     scope: Scope = Scope.NONE

@@ -43,7 +43,7 @@ Known = Mapping[str, Array]
 """`fill (d,)`: what stands in for a missing value of each column."""
 
 
-def corruptions_for(schema: Schema, known: Known) -> dict[str, Corrupt]:
+def corruptions_for(schema: Schema, known: Known) -> Mapping[str, Corrupt]:
     """The corruptions of this kind of data by name."""
     if schema.kind is DataKind.TEXT:
         return {"typos": _typos}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -232,7 +232,7 @@ def _without_whole(reach: Reach) -> Reach:
     """The same reach with whole-number features fixed."""
     assert reach.whole is not None
     low, high = (np.where(reach.whole, reach.x, bound) for bound in (reach.low, reach.high))
-    return Reach(reach.norm, reach.eps, reach.x, low, high, np.where(reach.whole, 0.0, reach.scale), None)
+    return replace(reach, low=low, high=high, scale=np.where(reach.whole, 0.0, reach.scale), whole=None)
 
 
 def _flat(array: Array) -> Floats:

@@ -31,6 +31,7 @@ Array = NDArray[Any]
 
 _HALVINGS = 6  # of the way from a sample to its witness, when all attacks are done
 _DOUBTED = 4  # certified samples of each job
+_ALARM = 4  # samples of each job that a labels-only attack tries where there are scores
 _SHARD = 64  # samples a job; from nothing but the data, so that no report depends on the number of workers
 
 
@@ -192,10 +193,11 @@ def _shard(case: Case, item: Stored, lab: Lab) -> Stored:
     unfinished = np.zeros((len(batch), len(radii)), dtype=bool)
     certificates, attacks = _stages(case, norm, lab)
     whole = _certified(case, batch, certificates, lab, ledger=ledger)
+    fixed = [plugin for plugin in attacks if not plugin.minimum_norm]
     for column, eps in enumerate(radii):
-        for plugin in attacks if whole else ():
+        for plugin in fixed if whole else ():
             rows = _open_rows(ledger, eps)
-            if plugin is attacks[0]:
+            if plugin is fixed[0]:
                 rows = np.union1d(rows, _doubted_rows(ledger, eps))
             if len(rows):
                 whole = _pursued(plugin, case, batch, Goal(norm, eps), lab, ledger=ledger, rows=rows)
@@ -203,6 +205,9 @@ def _shard(case: Case, item: Stored, lab: Lab) -> Stored:
                 break
         if not whole:
             unfinished[_open_rows(ledger, eps), column] = True
+    for plugin in (p for p in attacks if p.minimum_norm and whole):
+        whole = _stepped_closer(plugin, case, batch, radii, lab, ledger=ledger)
+        unfinished |= (ledger.upper[:, None] > np.array(radii)) & (ledger.lower[:, None] < radii) & (not whole)
     if whole:
         _come_closer(case, batch, lab, ledger)
     spent = lab.meter.spent
@@ -214,6 +219,25 @@ def _shard(case: Case, item: Stored, lab: Lab) -> Stored:
         "forwards": spent.forwards,
         "backwards": spent.backwards,
     }
+
+
+def _stepped_closer(
+    plugin: Plugin, case: Case, batch: Batch, radii: Sequence[float], lab: Lab, *, ledger: Ledger
+) -> bool:
+    """A minimum-norm attack, once for all eps, on what it can still change.
+
+    One that sees labels alone is weaker than those that see scores, unless the scores hide the way: where there are
+    scores it is an alarm on a few samples, and runs on the others only if it breaks one of these.
+    """
+    goal, rows = Goal(ledger.norm, float("inf")), np.flatnonzero(ledger.upper > radii[0])
+    if Facet.SCORES in case.offers and not plugin.needs & {Facet.SCORES, Facet.GRADIENTS}:
+        standing_rows = _open_rows(ledger, radii[-1])
+        alarm, rest = standing_rows[:_ALARM], standing_rows[_ALARM:]
+        whole = not len(alarm) or _pursued(plugin, case, batch, goal, lab, ledger=ledger, rows=alarm)
+        rows = rest if ledger.broken(radii[-1])[alarm].any() else rest[:0]
+        if not whole:
+            return False
+    return not len(rows) or _pursued(plugin, case, batch, goal, lab, ledger=ledger, rows=rows)
 
 
 def _open_rows(ledger: Ledger, eps: float) -> Array:
