@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"
 SCRIPTS = {
     "evasion_apgd": "APGD against pyautoattack's APGD",
+    "evasion_hop_skip_jump": "HopSkipJump against adversarial-robustness-toolbox's",
     "evasion_adversarial_training": "Adversarial training against a plain PGD-7 loop",
 }
 HEAD = """# Benchmarks

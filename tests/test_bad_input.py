@@ -420,7 +420,7 @@ CASES = (
         ("model.factory", "pkg.module:build"),
         "images",
     ),
-    Bad("no weights", gone("model.safetensors"), ("file of weights", "model.safetensors"), "images"),
+    Bad("no weights", gone("model.safetensors"), ("model file", "model.safetensors"), "images"),
     Bad("half the weights", cut("model.safetensors"), ("file of weights", "model.safetensors"), "images"),
     Bad(
         "weights that are a pickle with code",

@@ -316,7 +316,7 @@ def test_a_factory_alone_builds_any_model(images: Path) -> None:
     ("text", "kind", "message"),
     [
         ("", ConfigError, "model or data, got neither"),
-        (toml("path = 'absent.skops'"), ModelError, "got nothing at"),
+        (toml("path = 'absent.skops'"), ModelError, "got nothing: check"),
         (toml("path = 'net.safetensors'"), ConfigError, "model.factory beside the weights net.safetensors"),
         (toml("path = 'net.safetensors'\nfactory = 'net:fails'"), ModelError, "OSError: no licence"),
         (toml("factory = 'net:fails'"), ModelError, "OSError: no licence"),

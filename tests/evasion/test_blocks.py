@@ -15,7 +15,7 @@ from casemate.core.facets import DataKind
 from casemate.core.lab import Lab
 from casemate.core.model import Model
 from casemate.core.norms import Norm, distance
-from casemate.core.schema import Feature, FeatureKind, Schema
+from casemate.core.schema import Feature, FeatureKind, Relation, Schema
 from casemate.evasion.blocks import BlocksOptions, blocks_attack
 
 
@@ -92,3 +92,48 @@ def test_a_row_fares_the_same_whichever_rows_share_its_batch() -> None:
         blocks_attack, case, Goal(Norm.LINF, 0.5), options=BlocksOptions(queries=40), batch=batch_from(case, rows)
     )
     assert np.array_equal(part.witness, whole.witness[rows], equal_nan=True)
+
+
+def whole_case(seed: int) -> Case:
+    """Two related whole numbers, a category and a one-hot block at prices, under a tree: every row can be counted."""
+    rng = np.random.default_rng(seed)
+    pair = np.sort(rng.integers(0, 5, size=(40, 2)), axis=1)
+    x = np.column_stack([pair, rng.integers(0, 3, 40), np.eye(2)[rng.integers(0, 2, 40)]]).astype(np.float64)
+    y = (x[:, 0] * 2 + x[:, 1] + 2 * (x[:, 2] == 1) + 3 * x[:, 3] + rng.normal(size=40) > 6).astype(np.int64)
+    features = (
+        Feature("from", FeatureKind.INTEGER, lo=0, hi=4),
+        Feature("to", FeatureKind.INTEGER, lo=0, hi=4, scale=2.0),
+        Feature("kind", FeatureKind.CATEGORY, categories=("a", "b", "c"), switch_cost=1.5),
+        Feature("is_x", FeatureKind.INTEGER, lo=0, hi=1, block="is", switch_cost=1.0),
+        Feature("is_y", FeatureKind.INTEGER, lo=0, hi=1, block="is", switch_cost=1.0),
+    )
+    fitted = DecisionTreeClassifier(max_depth=5, random_state=0).fit(x, y)
+    model = Model("tree", "tree", labels=lambda a: fitted.predict(a), scores=lambda a: fitted.predict_proba(a))
+    schema = Schema(DataKind.TABLE, (5,), features, (Relation("from", "to"),))
+    return Case(model=model, splits=Splits(test=Data(x[:16], schema, fitted.predict(x[:16]))))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("eps", [1.0, 1.5])
+def test_it_finds_what_brute_force_finds_among_whole_numbers_relations_and_categories(norm: Norm, eps: float) -> None:
+    case = whole_case(1)
+    data, model = case.data("test"), case.the_model()
+    every = np.array([(a, b, k, *hot) for a in range(5) for b in range(a, 5) for k in range(3) for hot in np.eye(2)])
+    assert data.schema.allowed(every).all()
+    nearest = np.array(
+        [
+            distance(norm, np.broadcast_to(x, every.shape), every, data.schema.scale, data.schema.switches)[
+                model.labels(every) != y
+            ].min()
+            for x, y in zip(data.x, data.labels, strict=True)
+        ]
+    )
+    ledger, _ = attacked(blocks_attack, case, Goal(norm, eps), options=BlocksOptions(queries=400))
+    there = nearest <= eps
+    if norm is Norm.LINF:
+        assert np.array_equal(ledger.broken(eps), there)
+    assert not np.any(ledger.broken(eps) & ~there)
+    assert np.sum(ledger.broken(eps)) >= 0.8 * np.sum(there)
+    assert 0 < ledger.broken(eps).sum() < 16
+    found = np.isfinite(ledger.upper)
+    assert np.all(ledger.upper[found] >= nearest[found])

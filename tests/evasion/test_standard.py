@@ -15,13 +15,17 @@ from tests.evasion.test_blocks import tree_case
 from casemate.core.bracket import Batch, Claim, Goal
 from casemate.core.budget import Meter
 from casemate.core.case import Case
+from casemate.core.data import Data, Splits
 from casemate.core.evidence import Evidence, check
-from casemate.core.facets import PluginKind, Profile
+from casemate.core.facets import DataKind, PluginKind, Profile
 from casemate.core.lab import Lab
+from casemate.core.model import Model
 from casemate.core.norms import Norm
 from casemate.core.plugin import Plugin
+from casemate.core.schema import Feature, FeatureKind, Schema
 from casemate.errors import BudgetExhausted, ConfigError, Contradiction, Unavailable
 from casemate.evasion import THREAT
+from casemate.evasion._broken import broken_samples
 from casemate.evasion.apgd import apgd_attack
 from casemate.evasion.blocks import blocks_attack
 from casemate.evasion.linear import linear_attack, linear_certificate
@@ -43,7 +47,10 @@ class Kept:
         return f"sha256:{hash(self.files[name]):x}"
 
     def arrays(self) -> dict[str, Any]:
-        return {name: unpack(data) for name, data in self.files.items()}
+        return {name: unpack(data) for name, data in self.files.items() if not name.startswith("exhibit-")}
+
+    def shown(self) -> dict[str, Any]:
+        return {name: unpack(data) for name, data in self.files.items() if name.startswith("exhibit-")}
 
 
 def lab_of(
@@ -243,3 +250,41 @@ def test_a_forest_is_audited_where_torch_is_not_installed() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.strip() == "[0.5]", done.stderr
+
+
+@pytest.mark.parametrize("name", ["images", "forest"])
+def test_the_broken_samples_nearest_to_their_originals_are_shown_once_a_norm(name: str) -> None:
+    case = image_case(torch_model(cnn())) if name == "images" else tree_case(forest=True)
+    kept = Kept()
+    measured(case, lab_of(kept, norm=("linf", "l2"), eps=(0.3, 1.0)))
+    for norm in ("linf", "l2"):
+        shown, found = kept.shown()[f"exhibit-broken-{norm}"], kept.arrays()[f"brackets-{norm}"]
+        assert shown["about"] == norm
+        assert shown["exhibit"] == ("pictures" if name == "images" else "rows")
+        assert 1 <= len(shown["was"]) <= 6
+        assert all(was != now for was, now in zip(shown["was"], shown["now"], strict=True))
+        broken = (found["upper"] > 0) & (found["upper"] <= 1.0)
+        assert len(set(shown["was"])) == min(6, len(np.unique(found["y"][broken])))
+    if name == "forest":
+        assert set(shown["original"][:, 2]) <= {"a", "b", "c"}
+
+
+def test_an_exhibit_reads_as_people_write() -> None:
+    features = (
+        Feature("pay", lo=0, hi=1e6),
+        Feature("age", FeatureKind.INTEGER),
+        Feature("job", FeatureKind.CATEGORY, categories=("clerk", "cook")),
+        Feature("rate", missing_ok=True),
+    )
+    schema = Schema(DataKind.TABLE, (4,), features)
+    x = np.array([[51234.5678, 40, 1, np.nan], [1.23456, 12345, 0, 0.5]])
+    model = Model("m", "m", labels=lambda a: (a[:, 0] > 100).astype(int), classes=("no", "yes"))
+    case = Case(model=model, splits=Splits(test=Data(x, schema, np.array([1, 0]))))
+    witness = x.copy()
+    witness[:, 0] = [99, 101]
+    kept = {"upper": np.array([0.3, 0.2]), "eps": np.array([0.5]), "y": np.array([1, 0]), "norm": "linf"}
+    shown = broken_samples(case, {**kept, "sample_id": case.data("test").sample_id, "witness": witness})
+    assert shown is not None
+    assert shown["original"].tolist() == [["1.235", "12,345", "clerk", "0.5"], ["51,234.57", "40", "cook", "missing"]]
+    assert (shown["was"], shown["now"]) == (["no", "yes"], ["yes", "no"])
+    assert broken_samples(case, {**kept, "eps": np.array([0.1]), "sample_id": np.arange(2), "witness": x}) is None

@@ -56,7 +56,11 @@ def load_model(path: Path, declared: Declared | None = None) -> Any:
     """
     how = declared or Declared()
     if not path.exists():
-        raise ModelError(f"expected a model at {path}, got nothing: check [model] path")
+        raise ModelError(f"expected a model file at {path}, got nothing: check [model] path")
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ModelError(
+            f"expected a model file or the folder of a text classifier, got {path.name} without config.json: name the file"
+        )
     spec = _FOLDER if path.is_dir() else FORMATS.get(path.suffix.lower())
     if spec is None:
         known = ", ".join(sorted(FORMATS))

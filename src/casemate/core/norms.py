@@ -11,6 +11,7 @@ coordinate meets its bound, so sorting those points solves it exactly, with no i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -20,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from casemate.errors import UsageError
 
-__all__ = ["Ball", "Norm", "clip", "distance", "halfspace_distance", "inside", "project"]
+__all__ = ["Ball", "Norm", "Switch", "clip", "distance", "halfspace_distance", "inside", "project"]
 
 Floats = NDArray[np.float64]
 F = TypeVar("F", bound=np.floating)
@@ -38,6 +39,18 @@ class Norm(StrEnum):
     L2 = "l2"
     L1 = "l1"
     L0 = "l0"
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Columns that name one category together (a column of indices, or a one-hot block) and the price of another one.
+
+    A change of any of them counts as one coordinate of size `cost`, in units of eps: linf takes the largest size, l1
+    their sum, l2 the root of the sum of squares, and l0 counts one.
+    """
+
+    columns: tuple[int, ...]
+    cost: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,8 +80,10 @@ class Ball:
         _check_scale(np.asarray(self.scale))
 
 
-def distance(norm: Norm, x: ArrayLike, x_adv: ArrayLike, scale: ArrayLike = 1.0) -> Floats:
-    """Measure norm((x_adv - x) / scale) per sample, `(n,)` float64.
+def distance(
+    norm: Norm, x: ArrayLike, x_adv: ArrayLike, scale: ArrayLike = 1.0, switches: Sequence[Switch] = ()
+) -> Floats:
+    """Measure norm((x_adv - x) / scale) per sample, `(n,)` float64; the columns of `switches` at their own price.
 
     A missing value (NaN) that stays missing is no change; one that appears or vanishes is at distance inf, and so is
     any change of a feature whose scale is 0. Raises: UsageError when the shapes differ or a scale is negative.
@@ -79,6 +94,12 @@ def distance(norm: Norm, x: ArrayLike, x_adv: ArrayLike, scale: ArrayLike = 1.0)
         size = np.abs(after - before) / units
         same = (before == after) | (np.isnan(before) & np.isnan(after))
     size = np.where(same, 0.0, np.where(np.isnan(size), np.inf, size))
+    for switch in switches:
+        columns = list(switch.columns)
+        gap = np.isnan(before[:, columns]) != np.isnan(after[:, columns])
+        price = np.where(gap.any(axis=1), np.inf, np.where(same[:, columns].all(axis=1), 0.0, switch.cost))
+        size[:, columns] = 0.0
+        size[:, columns[0]] = price
     return _norm_of(_as_norm(norm), size)
 
 

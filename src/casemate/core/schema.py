@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casemate.core.facets import DataKind
+from casemate.core.norms import Switch
 from casemate.errors import DataError
 
 __all__ = ["Feature", "FeatureKind", "Relation", "Schema"]
@@ -31,7 +32,8 @@ class Feature:
     """One column of a table, or every pixel of an image at once.
 
     `scale` is the unit in which a perturbation of this feature is measured (a table's eps is in units of it); an
-    `immutable` feature cannot be changed by an attacker. Bounds of `-inf` and `inf` mean none are known.
+    `immutable` feature cannot be changed by an attacker. Bounds of `-inf` and `inf` mean none are known. A category has
+    no distance: an attacker changes it only where the user gives its `switch_cost` (all columns of a block the same).
     """
 
     name: str
@@ -43,12 +45,21 @@ class Feature:
     missing_ok: bool = False
     categories: tuple[str, ...] = ()
     block: str = ""  # the name of the one-hot block this column belongs to
+    switch_cost: float = float("inf")  # what another category (of the block) costs an attacker, in units of eps
 
     def __post_init__(self) -> None:
         if not self.lo <= self.hi:
             raise DataError(f"expected lo <= hi for feature {self.name!r}, got [{self.lo}, {self.hi}]: swap the bounds")
         if not 0 < self.scale < float("inf"):
             raise DataError(f"expected a positive scale for feature {self.name!r}, got {self.scale}: declare a scale")
+        if not self.switch_cost > 0:
+            raise DataError(
+                f"expected a positive switch_cost for feature {self.name!r}, got {self.switch_cost}: declare its price"
+            )
+        if self.switch_cost < float("inf") and self.kind is not FeatureKind.CATEGORY and not self.block:
+            raise DataError(
+                f"expected switch_cost for a category or a one-hot column only, got it for {self.name!r}: set its scale"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +118,20 @@ class Schema:
         """The unit of each feature, broadcastable to one sample; 0 where an attacker cannot change it."""
         units = [0.0 if self.fixed(feature) else feature.scale for feature in self.features]
         return self._spread(units)
+
+    @cached_property
+    def switches(self) -> tuple[Switch, ...]:
+        """The categories and one-hot blocks that an attacker can change, each at its price."""
+        groups: dict[str, list[int]] = {}
+        for index, feature in enumerate(self.features):
+            if feature.block or feature.kind is FeatureKind.CATEGORY:
+                groups.setdefault(f"block {feature.block}" if feature.block else f"column {index}", []).append(index)
+        found = []
+        for columns in groups.values():
+            members = [self.features[i] for i in columns]
+            if not any(member.immutable or math.isinf(member.switch_cost) for member in members):
+                found.append(Switch(tuple(columns), max(member.switch_cost for member in members)))
+        return tuple(found)
 
     @staticmethod
     def fixed(feature: Feature) -> bool:

@@ -17,7 +17,7 @@ from casemate.core.facets import PluginKind
 from casemate.core.lab import Lab
 from casemate.core.metering import metered, observed
 from casemate.core.model import ABSTAIN, Model
-from casemate.core.norms import Norm, distance
+from casemate.core.norms import Norm, Switch, distance
 from casemate.core.plugin import Plugin
 from casemate.core.schema import Schema
 from casemate.errors import BudgetExhausted, LawBroken, ModelError
@@ -117,7 +117,7 @@ def _judge_witness(
     if claim.x is None or claim.x.shape != (len(picked), *batch.x.shape[1:]):
         raise LawBroken(f"expected {plugin.id} to give one sample for each row it claims: mend the claim")
     x = np.asarray(claim.x, dtype=batch.x.dtype)
-    far = distance(goal.norm, batch.x[picked], x, _scale(case.schema, x))
+    far = distance(goal.norm, batch.x[picked], x, _scale(case.schema, x), _switches(case.schema))
     if (far > goal.eps * (1 + _BALL_TOLERANCE) + 1e-12).any():
         raise LawBroken(
             f"expected {plugin.id} to stay within {goal.norm} eps = {goal.eps}, got {far.max():.9g}: project"
@@ -136,7 +136,10 @@ def _judge_radius(
     picked = batch.x[claim.rows], batch.y[claim.rows]
     bad = unanswered if goal.target is None else partial(wrong, target=goal.target)
     right = ~bad(case.the_model(), *picked)
-    ledger.raise_lower(rows[claim.rows[right]], claim.radius[right], plugin.id)
+    switches = _switches(case.schema)
+    # Certificates know of no switches. A change with one is at least as far as the cheapest of them.
+    radius = np.minimum(claim.radius, min((1.0 if goal.norm is Norm.L0 else s.cost for s in switches), default=np.inf))
+    ledger.raise_lower(rows[claim.rows[right]], radius[right], plugin.id)
 
 
 def _labels(model: Model, x: Array) -> Array:
@@ -148,3 +151,7 @@ def _labels(model: Model, x: Array) -> Array:
 
 def _scale(schema: Schema | None, x: Array) -> Array:
     return np.ones((1,) * (x.ndim - 1)) if schema is None else schema.scale
+
+
+def _switches(schema: Schema | None) -> tuple[Switch, ...]:
+    return () if schema is None else schema.switches

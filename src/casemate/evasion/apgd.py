@@ -57,8 +57,8 @@ def apgd_attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Clai
 
     Looks for x' with ||(x' - x) / scale|| <= eps inside the bounds and a wrong answer (or the goal's target). The
     attacker knows the weights. Errs towards robust: a sample that stands may still have such an x'. Whole-number
-    features are evaluated at whole numbers; relations between columns are not searched, only checked by the harness. As
-    in the paper: the step starts at 2 eps and is halved at checkpoints by both conditions, momentum .75, restart from
+    features are evaluated at whole numbers, relations between columns where they hold; categories stay. As in the
+    paper: the step starts at 2 eps and is halved at checkpoints by both conditions, momentum .75, restart from
     the best iterate. Ours: early leaving, one random stream per sample, and in l2 the exact projection onto ball and
     box.
 

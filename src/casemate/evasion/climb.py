@@ -226,9 +226,12 @@ class Climb:
         return state.x + torch.copysign(moved, z) * self._scale
 
     def _snapped(self, state: _State) -> Tensor:
-        """Whole-number features at whole numbers, where the model is asked; the search itself moves between them."""
+        """Where the model is asked: whole numbers whole, relations kept; the search itself moves in between."""
         import torch
 
+        if self.reach.relations:
+            reach = self.reach.take(state.row.cpu().numpy())
+            return self.prepared.tensor(reach.settle(state.at.cpu().numpy()))
         if self._whole is None:
             return state.at
         return torch.where(self._whole, state.x + torch.trunc(state.at - state.x), state.at)

@@ -21,8 +21,10 @@ from casemate.core.planner import applicable
 from casemate.core.plugin import Plugin, probe
 from casemate.core.schema import Schema
 from casemate.engine.harness import batch_of, open_ledger, pursue, unanswered, wrong
+from casemate.engine.reach import reach_of
 from casemate.errors import BudgetExhausted, ConfigError, Unavailable
 from casemate.evasion import THREAT
+from casemate.evasion._broken import broken_samples
 from casemate.evasion.curve import METRICS, evidence_of, standing
 
 __all__ = ["StandardOptions", "measure_robustness", "usual_eps"]
@@ -106,6 +108,8 @@ def measure_robustness(case: Case, lab: Lab) -> Iterator[Evidence]:
         items = [{"rows": shard, "norm": str(norm), "eps": np.array(radii)} for shard in shards]
         found = _joined(lab.map(_shard, case, items), norm, radii)
         yield from evidence_of(found, case, _kept(f"brackets-{norm}", found, lab))
+        if (exhibit := broken_samples(case, found)) is not None:
+            lab.show(f"broken-{norm}", exhibit)
         unfinished += int(np.asarray(found["unfinished"]).any(axis=1).sum())
     if unfinished:
         raise BudgetExhausted(
@@ -273,7 +277,7 @@ def _come_closer(case: Case, batch: Batch, lab: Lab, ledger: Ledger) -> None:
 
         def closer(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
             del lab
-            yield from _bisected(case, batch, witnesses)
+            yield from _bisected(case, batch, witnesses, goal.norm)
 
         step = Plugin(PluginKind.ATTACK, "evasion/standard", closer, THREAT, "bisection along a segment")
         found_by = ledger.upper_by[rows].copy()
@@ -281,24 +285,18 @@ def _come_closer(case: Case, batch: Batch, lab: Lab, ledger: Ledger) -> None:
         ledger.upper_by[rows] = found_by  # a witness drawn closer is still the finder's
 
 
-def _bisected(case: Case, batch: Batch, witnesses: Array) -> Iterator[Claim]:
-    whole = _whole(case.schema)
+def _bisected(case: Case, batch: Batch, witnesses: Array, norm: Norm) -> Iterator[Claim]:
+    reach = reach_of(norm, float("inf"), batch.x, case.schema)
     near, far = np.zeros(len(batch)), np.ones(len(batch))
     start = batch.x.astype(np.float64)
     for _ in range(_HALVINGS):
         middle = (near + far) / 2
         step = middle.reshape(-1, *(1,) * (start.ndim - 1)) * (witnesses - start)
-        points = (start + np.where(whole, np.trunc(step), step)).astype(batch.x.dtype)
-        points = np.where(witnesses == batch.x, batch.x, points)
+        points = reach.settle(np.where(witnesses == batch.x, batch.x, start + step))
         hit = wrong(case.the_model(), points, batch.y)
         if hit.any():
             yield Claim(np.flatnonzero(hit), x=points[hit])
         far, near = np.where(hit, middle, far), np.where(hit, near, middle)
-
-
-def _whole(schema: Schema | None) -> Array:
-    kinds = [feature.kind != "numeric" for feature in schema.features] if schema else [False]
-    return np.array(kinds if schema and schema.kind is DataKind.TABLE else kinds[0])
 
 
 def _joined(parts: Sequence[Stored], norm: Norm, radii: Sequence[float]) -> dict[str, Any]:
@@ -322,7 +320,8 @@ def _judged_again(case: Case, kept: Stored) -> Array:
     claimed = np.flatnonzero(np.isfinite(upper))
     if len(claimed):
         points = witness[claimed].astype(data.x.dtype)
-        far = distance(Norm(kept["norm"]), data.x[rows[claimed]], points, data.schema.scale)
+        schema = data.schema
+        far = distance(Norm(kept["norm"]), data.x[rows[claimed]], points, schema.scale, schema.switches)
         true = data.labels[rows[claimed]]
         # A sample that is not answered rightly as it is needs no permission from the schema, and may be refused.
         clean = (far == 0) & unanswered(case.the_model(), points, true)

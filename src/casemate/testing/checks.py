@@ -205,11 +205,13 @@ def _probe(plugin: Plugin, case: Case, meter: Meter) -> tuple[list[Evidence], Wo
 
 def _replays(plugin: Plugin, case: Case, evidence: Iterable[Evidence], shop: Workshop) -> None:
     assert plugin.replay is not None
+    told = list(evidence)
+    shown = {digest for item in told for digest in item.files}  # an exhibit is a file of the run, and of no evidence
     names = {digest: path.rsplit("/", 1)[1].rsplit(".", 2)[0] for digest, path in shop.files.items()}
-    kept = {names[digest]: arrays.unpack(data) for digest, data in shop.kept.items()}
+    kept = {names[digest]: arrays.unpack(data) for digest, data in shop.kept.items() if digest in shown}
     lab = replace(_lab(plugin, Meter()), getter=None)
     now = _text(plugin.replay(case, kept, lab))
-    for line in _text(item for item in evidence if item.files):
+    for line in _text(item for item in told if item.files):
         _expect(line in now, f"the same evidence from the replay of {plugin.id}", "other evidence")
 
 

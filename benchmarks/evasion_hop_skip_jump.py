@@ -1,0 +1,219 @@
+"""Compare our HopSkipJump with adversarial-robustness-toolbox's: same net, samples, starts and queries, one thread.
+
+Both walk from the same starting point of every sample (`x_adv_init` there), 64 digits of scikit-learn that the net gets
+right, float32. Samples sent through the net are counted on both sides; the toolbox knows no budget, so it is run for a
+number of iterations with the paper's B_0 = 100, and ours gets as many queries a sample as it then used on average. The
+two take turns in one process; shown are median and spread of CPU seconds and the median distance of what they found,
+measured in float64 by us on both sides (what the net no longer answers wrongly counts as not found).
+
+    .venv/bin/python benchmarks/evasion_hop_skip_jump.py --repeats 3
+
+The peer is no dependency of Casemate: without `--peer PATH` (a folder that holds the package `art`) it is downloaded
+from the package index into a temporary folder, without its own dependencies, and forgotten.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from casemate.core.bracket import Goal
+from casemate.core.case import Case
+from casemate.core.data import Data, Splits
+from casemate.core.facets import DataKind
+from casemate.core.lab import Lab
+from casemate.core.model import Model
+from casemate.core.norms import Norm, distance
+from casemate.core.schema import Feature, Schema
+from casemate.engine.harness import batch_of, open_ledger, pursue
+from casemate.evasion.hop_skip_jump import HopSkipJumpOptions, hop_skip_jump_attack
+
+PEER = "adversarial-robustness-toolbox==1.20.1"
+NEEDS = ("six", "tqdm")  # what importing the peer takes beside what Casemate's environment has
+SHAPE = (1, 8, 8)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: CPU seconds, samples sent through the net, and each sample's distance."""
+
+    seconds: float
+    queries: int
+    far: np.ndarray
+
+
+class Counting(nn.Module):
+    """A net that counts the samples that pass through it; it has no other effect."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.count = net, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The net's answer."""
+        self.count += len(x)
+        return self.net(x.float())  # the toolbox computes in float64 and hands that on
+
+
+def main() -> None:
+    """Measure, print a table in Markdown, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--iterations", type=int, nargs="+", default=[5, 20])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peer", type=Path, help="a folder that holds the package art")
+    parser.add_argument("--output", type=Path, default=None)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        fetch(asked.peer, Path(folder))
+        net, x, y = trained(asked.samples)
+        for norm in (Norm.L2, Norm.LINF):
+            for iterations in asked.iterations:
+                print(f"{norm}, {iterations} iterations", file=sys.stderr, flush=True)
+                rows += compared(net, x, y, norm, iterations=iterations, repeats=asked.repeats)
+    print(table(rows))
+    if asked.output is not None:
+        versions = {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()}
+        asked.output.write_text(json.dumps({"versions": {**versions, "peer": PEER}, "rows": rows}, indent=2) + "\n")
+
+
+def fetch(given: Path | None, folder: Path) -> None:
+    """Put the peer on the path, from a folder or fetched into one."""
+    if given is None:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), PEER, *NEEDS]
+        subprocess.run(pip, check=True)
+    sys.path.append(str(given or folder))
+
+
+def trained(samples: int) -> tuple[nn.Module, np.ndarray, np.ndarray]:
+    """A net of one hidden layer on digits, and the first samples that it gets right."""
+    digits, labels = load_digits(return_X_y=True)
+    x, y = (digits / 16).astype(np.float32).reshape(-1, *SHAPE), labels.astype(np.int64)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    step = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(10):
+        for part in torch.randperm(1000).split(100):
+            step.zero_grad()
+            nn.functional.cross_entropy(net(torch.tensor(x[part])), torch.tensor(y[part])).backward()
+            step.step()
+    right = np.flatnonzero(predicted(net.eval(), x) == y)
+    right = right[right >= 1000][:samples]
+    return net, x[right], y[right]
+
+
+def predicted(net: nn.Module, x: np.ndarray) -> np.ndarray:
+    """The net's labels."""
+    with torch.no_grad():
+        return net(torch.from_numpy(np.ascontiguousarray(x))).argmax(1).numpy()
+
+
+def starts(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """For each sample the nearest of the others that is of another class: where both walks begin."""
+    far = ((x[:, None] - x[None]) ** 2).reshape(len(x), len(x), -1).sum(axis=2)
+    far[y[:, None] == y[None]] = np.inf
+    return x[far.argmin(axis=1)]
+
+
+def compared(
+    net: nn.Module, x: np.ndarray, y: np.ndarray, norm: Norm, *, iterations: int, repeats: int
+) -> list[dict[str, Any]]:
+    """Both sides in turn; ours gets the queries that the peer used."""
+    peers, own = [], []
+    for repeat in range(repeats):
+        peers.append(theirs(net, x, y, norm, iterations=iterations, seed=repeat))
+        own.append(ours(net, x, y, norm, queries=peers[0].queries // len(x), seed=repeat))
+        print(repeat, peers[-1].seconds, own[-1].seconds, file=sys.stderr, flush=True)
+    ratio = statistics.median(run.seconds for run in peers) / statistics.median(run.seconds for run in own)
+    sides = (("casemate", own, ratio), ("adversarial-robustness-toolbox", peers, 1.0))
+    return [row_of(norm, who, runs, faster) for who, runs, faster in sides]
+
+
+def ours(net: nn.Module, x: np.ndarray, y: np.ndarray, norm: Norm, *, queries: int, seed: int) -> Run:
+    """The attack under the harness, whose own judgement of every claim is in the seconds and in the queries."""
+    counted = Counting(net)
+    schema = Schema(DataKind.IMAGE, SHAPE, (Feature("pixel", lo=0.0, hi=1.0),))
+    data = Data(x, schema, y)
+    model = Model("net", "benchmark", labels=lambda a: predicted(counted, a))
+    # Nothing but the labels is offered; the walk may begin at the other samples, as the peer's does.
+    case = Case(model=model, splits=Splits(test=data))
+    lab = Lab(hop_skip_jump_attack.id, seed, options=HopSkipJumpOptions(queries=queries))
+    begin = time.process_time()
+    batch = batch_of(data.x, data.labels, data.sample_id)
+    ledger = open_ledger(case, batch, norm)
+    goal = Goal(norm, float("inf"))
+    pursue(hop_skip_jump_attack, case, batch, goal, lab, ledger=ledger, rows=np.arange(len(x)))
+    return Run(time.process_time() - begin, counted.count, ledger.upper)
+
+
+def theirs(net: nn.Module, x: np.ndarray, y: np.ndarray, norm: Norm, *, iterations: int, seed: int) -> Run:
+    """The toolbox's attack on its own wrapper of the net."""
+    attacks = importlib.import_module("art.attacks.evasion.hop_skip_jump")
+    wrappers = importlib.import_module("art.estimators.classification.pytorch")
+    counted = Counting(net)
+    wrapped = wrappers.PyTorchClassifier(
+        counted, nn.CrossEntropyLoss(), SHAPE, 10, clip_values=(0.0, 1.0), device_type="cpu"
+    )
+    np.random.seed(seed)
+    order = 2 if norm is Norm.L2 else np.inf
+    attack = attacks.HopSkipJump(
+        wrapped, batch_size=64, targeted=False, norm=order, max_iter=iterations, init_eval=100, verbose=False
+    )
+    begin = time.process_time()
+    found = attack.generate(x, y=np.eye(10, dtype=np.float32)[y], x_adv_init=starts(x, y))
+    hit = predicted(counted, found) != y
+    seconds = time.process_time() - begin
+    far = np.where(hit, distance(norm, x, found.astype(np.float32)), np.inf)
+    return Run(seconds, counted.count, far)
+
+
+def row_of(norm: Norm, who: str, runs: list[Run], faster: float) -> dict[str, Any]:
+    """Median and spread of the repeats."""
+    seconds = [run.seconds for run in runs]
+    return {
+        "norm": str(norm),
+        "who": who,
+        "queries": round(statistics.median(run.queries for run in runs) / len(runs[0].far)),
+        "seconds": statistics.median(seconds),
+        "fastest": min(seconds),
+        "slowest": max(seconds),
+        "distance": statistics.median(float(np.median(run.far)) for run in runs),
+        "faster": faster,
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows in Markdown."""
+    lines = [
+        "| norm | attack | queries a sample | median s | spread s | median distance | times faster |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['norm']} | {row['who']} | {row['queries']:,} | {row['seconds']:.3f} | "
+        f"{row['fastest']:.3f}-{row['slowest']:.3f} | {row['distance']:.4f} | {row['faster']:.1f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The exhibit of broken samples: the few that lie nearest to their originals, of as many classes as there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from casemate.core.case import Case
+from casemate.core.exhibit import MOST, pictures, rows
+from casemate.core.facets import DataKind
+from casemate.core.lab import Stored
+from casemate.core.model import ABSTAIN
+from casemate.core.schema import Feature, FeatureKind
+
+__all__ = ["broken_samples"]
+
+Array = NDArray[Any]
+
+
+def broken_samples(case: Case, kept: Stored) -> Stored | None:
+    """Up to 6 samples that an attack broke, before and after, from the kept brackets of one norm; None without any.
+
+    Only samples within the largest eps that were right as they are; nearest first, one of each class before a second.
+    """
+    upper, largest = np.asarray(kept["upper"]), float(np.asarray(kept["eps"]).max())
+    chosen = _nearest(upper, np.asarray(kept["y"]), largest)
+    if not len(chosen):
+        return None
+    data = case.data("test")
+    order = np.argsort(data.sample_id)
+    places = order[np.searchsorted(data.sample_id, np.asarray(kept["sample_id"])[chosen], sorter=order)]
+    before, after = data.x[places], np.asarray(kept["witness"])[chosen].astype(data.x.dtype)
+    was = [_class(case, label) for label in np.asarray(kept["y"])[chosen]]
+    now = [_class(case, label) for label in np.asarray(case.the_model().labels(after))]
+    norm = str(kept["norm"])
+    farthest = f"{upper[chosen].max():.3g}"
+    caption = f"{len(chosen)} of the samples broken nearest to their originals, {norm} distance at most {farthest}"
+    if data.schema.kind is DataKind.IMAGE:
+        pixel = data.schema.features[0]
+        bounds = _bounds(pixel, before)
+        return pictures(before, after, was=was, now=now, bounds=bounds, about=norm, caption=caption)
+    texts = [_texts(data.schema.features, matrix) for matrix in (before, after)]
+    return rows(*texts, names=data.schema.names, was=was, now=now, about=norm, caption=caption)
+
+
+def _nearest(upper: Array, y: Array, largest: float) -> NDArray[np.int64]:
+    """The rows to show: in each round of classes the nearest one not yet taken, rounds in order of distance."""
+    there = np.flatnonzero((upper > 0) & (upper <= largest * (1 + 1e-6)))
+    there = there[np.argsort(upper[there], kind="stable")]
+    turn = np.array([int(np.sum(y[there[:i]] == y[row])) for i, row in enumerate(there)], dtype=np.int64)
+    return np.asarray(there[np.argsort(turn, kind="stable")][:MOST], dtype=np.int64)
+
+
+def _class(case: Case, label: int) -> str:
+    names = case.the_model().classes
+    if label == ABSTAIN:
+        return "refused"
+    return names[int(label)] if 0 <= int(label) < len(names) else str(int(label))
+
+
+def _bounds(pixel: Feature, images: Array) -> tuple[float, float]:
+    if np.isfinite(pixel.lo) and np.isfinite(pixel.hi):
+        return float(pixel.lo), float(pixel.hi)
+    return float(images.min()), float(images.max())
+
+
+def _texts(features: tuple[Feature, ...], matrix: Array) -> Array:
+    """A matrix `(n, d)` as people read it: names of categories, whole numbers whole, four digits of others."""
+    return np.array([[_text(f, float(v)) for f, v in zip(features, row, strict=True)] for row in matrix], dtype=object)
+
+
+def _text(feature: Feature, value: float) -> str:
+    if np.isnan(value):
+        return "missing"
+    if feature.kind is FeatureKind.CATEGORY:
+        index = int(value)
+        return feature.categories[index] if 0 <= index < len(feature.categories) else f"category {index}"
+    if value == round(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,.2f}" if abs(value) >= 1000 else f"{value:.4g}"
