@@ -59,7 +59,7 @@ def load_model(path: Path, declared: Declared | None = None) -> Any:
         raise ModelError(f"expected a model file at {path}, got nothing: check [model] path")
     if path.is_dir() and not (path / "config.json").is_file():
         raise ModelError(
-            f"expected a model file or the folder of a text classifier, got {path.name} without config.json: name the file"
+            f"expected a model file or a text classifier, got {path.name}, a folder without config.json: name one"
         )
     spec = _FOLDER if path.is_dir() else FORMATS.get(path.suffix.lower())
     if spec is None:
