@@ -1,4 +1,4 @@
-"""The exhibit of broken samples: the few that lie nearest to their originals, of as many classes as there are."""
+"""Exhibits of samples before and after: what an attack broke nearest to the originals, of as many classes as can be."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casemate.core.case import Case
-from casemate.core.exhibit import MOST, pictures, rows
+from casemate.core.exhibit import MOST, pictures, rows, texts_changed
 from casemate.core.facets import DataKind
 from casemate.core.lab import Stored
 from casemate.core.model import ABSTAIN
 from casemate.core.schema import Feature, FeatureKind
 
-__all__ = ["broken_samples"]
+__all__ = ["before_after", "broken_samples"]
 
 Array = NDArray[Any]
 
@@ -32,17 +32,27 @@ def broken_samples(case: Case, kept: Stored) -> Stored | None:
     order = np.argsort(data.sample_id)
     places = order[np.searchsorted(data.sample_id, np.asarray(kept["sample_id"])[chosen], sorter=order)]
     before, after = data.x[places], np.asarray(kept["witness"])[chosen].astype(data.x.dtype)
-    was = [_class(case, label) for label in np.asarray(kept["y"])[chosen]]
-    now = [_class(case, label) for label in np.asarray(case.the_model().labels(after))]
+    was, now = np.asarray(kept["y"])[chosen], np.asarray(case.the_model().labels(after))
     norm = str(kept["norm"])
     farthest = f"{upper[chosen].max():.3g}"
     caption = f"{len(chosen)} of the samples broken nearest to their originals, {norm} distance at most {farthest}"
-    if data.schema.kind is DataKind.IMAGE:
-        pixel = data.schema.features[0]
-        bounds = _bounds(pixel, before)
-        return pictures(before, after, was=was, now=now, bounds=bounds, about=norm, caption=caption)
-    texts = [_texts(data.schema.features, matrix) for matrix in (before, after)]
-    return rows(*texts, names=data.schema.names, was=was, now=now, about=norm, caption=caption)
+    return before_after(case, before, after, was=was, now=now, about=norm, caption=caption)
+
+
+def before_after(
+    case: Case, before: Array, after: Array, *, was: Array, now: Array, about: str, caption: str
+) -> Stored:
+    """Samples `(n, ...)` of the case and what became of them, as an exhibit; `was`, `now (n,)` are the labels given."""
+    schema = case.data("test").schema
+    told: dict[str, Any] = {"was": _classes(case, was), "now": _classes(case, now), "about": about, "caption": caption}
+    if schema.kind is DataKind.TEXT:
+        texts = ([str(text) for text in array] for array in (before, after))
+        return texts_changed(*texts, **told)
+    if schema.kind is DataKind.IMAGE:
+        bounds = _bounds(schema.features[0], before)
+        return pictures(before, after, **told, bounds=bounds)
+    old, new = (_texts(schema.features, matrix) for matrix in (before, after))
+    return rows(old, new, names=schema.names, **told)
 
 
 def _nearest(upper: Array, y: Array, largest: float) -> NDArray[np.int64]:
@@ -53,11 +63,10 @@ def _nearest(upper: Array, y: Array, largest: float) -> NDArray[np.int64]:
     return np.asarray(there[np.argsort(turn, kind="stable")][:MOST], dtype=np.int64)
 
 
-def _class(case: Case, label: int) -> str:
+def _classes(case: Case, labels: Array) -> list[str]:
     names = case.the_model().classes
-    if label == ABSTAIN:
-        return "refused"
-    return names[int(label)] if 0 <= int(label) < len(names) else str(int(label))
+    known = {ABSTAIN: "refused", **dict(enumerate(names))}
+    return [known.get(int(label), str(int(label))) for label in labels]
 
 
 def _bounds(pixel: Feature, images: Array) -> tuple[float, float]:

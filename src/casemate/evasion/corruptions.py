@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from casemate.core import exhibit
 from casemate.core.case import Case
 from casemate.core.data import Data
 from casemate.core.evidence import Direction, Evidence, Metric, Quantity, Scalar
+from casemate.core.exhibit import MOST
 from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab, Stored
-from casemate.core.model import ABSTAIN, Task
+from casemate.core.model import Task
 from casemate.core.plugin import probe
 from casemate.core.stats import clopper_pearson
 from casemate.errors import ConfigError
 from casemate.evasion import THREAT
+from casemate.evasion._broken import before_after
 from casemate.evasion._corrupted import SEVERITIES, Corrupt, corruptions_for, known_of
 
 __all__ = ["CorruptionOptions", "corrupt_inputs"]
@@ -162,34 +163,13 @@ def _show(case: Case, kept: dict[str, Any], name: str, lab: Lab) -> None:
     """Some samples that were right and are not any more."""
     data, severity = case.data("test"), lab.options.severity
     labels = kept[f"{name}-{severity}"]
-    lost = np.flatnonzero((kept["clean"] == kept["y"]) & (labels != kept["y"]))[: exhibit.MOST]
+    lost = np.flatnonzero((kept["clean"] == kept["y"]) & (labels != kept["y"]))[:MOST]
     if not len(lost):
         return
     part = data.take(np.flatnonzero(np.isin(data.sample_id, kept["sample_id"][lost])))
     lost = np.array([int(np.flatnonzero(kept["sample_id"] == key)[0]) for key in part.sample_id])
     corrupt = _chosen(part, known_of(case.splits.train or data), lab)[name]
     changed = _drawn(corrupt, part, severity, lab, name)
-    classes = case.the_model().classes
-    told = {
-        "was": [_class(label, classes) for label in kept["clean"][lost]],
-        "now": [_class(label, classes) for label in labels[lost]],
-        "about": name,
-        "caption": f"{name} at severity {severity}",
-    }
-    lab.show(name, _exhibited(part, changed, told))
-
-
-def _exhibited(part: Data, changed: Array, told: dict[str, Any]) -> Stored:
-    if part.schema.kind is DataKind.TEXT:
-        return exhibit.texts_changed([str(t) for t in part.x], [str(t) for t in changed], **told)
-    if part.schema.kind is DataKind.IMAGE:
-        pixel = part.schema.features[0]
-        return exhibit.pictures(part.x, changed, bounds=(pixel.lo, pixel.hi), **told)
-    names = part.schema.names
-    return exhibit.rows(part.x, changed, names=names, **told)
-
-
-def _class(label: int, classes: tuple[str, ...]) -> str:
-    if label == ABSTAIN:
-        return "refused"
-    return classes[label] if 0 <= label < len(classes) else str(label)
+    caption = f"{name} at severity {severity}"
+    was, now = kept["clean"][lost], labels[lost]
+    lab.show(name, before_after(case, part.x, changed, was=was, now=now, about=name, caption=caption))
