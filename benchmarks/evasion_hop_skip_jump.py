@@ -1,10 +1,14 @@
-"""Compare our HopSkipJump with adversarial-robustness-toolbox's: same net, samples, starts and queries, one thread.
+"""Compare our HopSkipJump with adversarial-robustness-toolbox's: same victim, samples, starts and queries, one thread.
 
-Both walk from the same starting point of every sample (`x_adv_init` there), 64 digits of scikit-learn that the net gets
-right, float32. Samples sent through the net are counted on both sides; the toolbox knows no budget, so it is run for a
+The victims are a net of one hidden layer, in the toolbox's wrapper for torch; the same net as a bare function, which
+the toolbox asks with less ado; and a random forest of 100 trees, as a function too (its
+wrapper for scikit-learn takes flat rows only). We see labels only. Both walk from the
+same starting point of every sample (`x_adv_init` there), 64 digits of scikit-learn that the victim gets right, float32.
+Samples sent through the victim are counted on both sides; the toolbox knows no budget, so it is run for a
 number of iterations with the paper's B_0 = 100, and ours gets as many queries a sample as it then used on average. The
 two take turns in one process; shown are median and spread of CPU seconds and the median distance of what they found,
-measured in float64 by us on both sides (what the net no longer answers wrongly counts as not found).
+measured in float64 by us on both sides (what the victim no longer answers wrongly counts as not found). The forest is
+walked once only: the toolbox asks it sample by sample and needs minutes.
 
     .venv/bin/python benchmarks/evasion_hop_skip_jump.py --repeats 3
 
@@ -24,6 +28,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +36,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
+from sklearn.ensemble import RandomForestClassifier
 from torch import nn
 
 from casemate.core.bracket import Goal
@@ -58,17 +64,18 @@ class Run:
     far: np.ndarray
 
 
-class Counting(nn.Module):
-    """A net that counts the samples that pass through it; it has no other effect."""
+class Victim:
+    """A model that counts the samples it is asked for; `wrapped` makes the toolbox's estimator of it."""
 
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net, self.count = net, 0
+    def __init__(
+        self, name: str, labels: Callable[[np.ndarray], np.ndarray], wrapped: Callable[[Victim], Any], repeats: int = 0
+    ) -> None:
+        self.name, self._labels, self.wrapped, self.repeats, self.count = name, labels, wrapped, repeats, 0
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The net's answer."""
+    def labels(self, x: np.ndarray) -> np.ndarray:
+        """Class indices `(n,)` of samples `(n, 1, 8, 8)`."""
         self.count += len(x)
-        return self.net(x.float())  # the toolbox computes in float64 and hands that on
+        return self._labels(x)
 
 
 def main() -> None:
@@ -85,11 +92,13 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         fetch(asked.peer, Path(folder))
-        net, x, y = trained(asked.samples)
-        for norm in (Norm.L2, Norm.LINF):
-            for iterations in asked.iterations:
-                print(f"{norm}, {iterations} iterations", file=sys.stderr, flush=True)
-                rows += compared(net, x, y, norm, iterations=iterations, repeats=asked.repeats)
+        for make in (net, function, forest):
+            victim, x, y = trained(make, asked.samples)
+            repeats = victim.repeats or asked.repeats
+            for norm in (Norm.L2, Norm.LINF):
+                for iterations in asked.iterations:
+                    print(f"{victim.name}, {norm}, {iterations} iterations", file=sys.stderr, flush=True)
+                    rows += compared(victim, x, y, norm, iterations=iterations, repeats=repeats)
     print(table(rows))
     if asked.output is not None:
         versions = {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()}
@@ -104,27 +113,84 @@ def fetch(given: Path | None, folder: Path) -> None:
     sys.path.append(str(given or folder))
 
 
-def trained(samples: int) -> tuple[nn.Module, np.ndarray, np.ndarray]:
-    """A net of one hidden layer on digits, and the first samples that it gets right."""
+def trained(make: Callable[..., Victim], samples: int) -> tuple[Victim, np.ndarray, np.ndarray]:
+    """A victim that learned the first 1,000 digits, and the first of the others that it gets right."""
     digits, labels = load_digits(return_X_y=True)
     x, y = (digits / 16).astype(np.float32).reshape(-1, *SHAPE), labels.astype(np.int64)
+    victim = make(x[:1000], y[:1000])
+    right = 1000 + np.flatnonzero(victim.labels(x[1000:]) == y[1000:])[:samples]
+    return victim, x[right], y[right]
+
+
+def net(x: np.ndarray, y: np.ndarray) -> Victim:
+    """A net of one hidden layer."""
+    module = module_of(x, y)
+
+    def wrapped(victim: Victim) -> Any:
+        counted = Counting(victim, module)
+        wrappers = importlib.import_module("art.estimators.classification.pytorch")
+        loss = nn.CrossEntropyLoss()
+        return wrappers.PyTorchClassifier(counted, loss, SHAPE, 10, clip_values=(0.0, 1.0), device_type="cpu")
+
+    return Victim("net", lambda a: predicted(module, a), wrapped)
+
+
+def function(x: np.ndarray, y: np.ndarray) -> Victim:
+    """The same net, of which the toolbox knows only a function that answers with one-hot labels."""
+    module = module_of(x, y)
+    hot = np.eye(10, dtype=np.float32)
+
+    def wrapped(victim: Victim) -> Any:
+        wrappers = importlib.import_module("art.estimators.classification.blackbox")
+        answer = lambda a: hot[victim.labels(a.astype(np.float32))]  # noqa: E731
+        return wrappers.BlackBoxClassifier(answer, SHAPE, 10, clip_values=(0.0, 1.0))
+
+    return Victim("net as a function", lambda a: predicted(module, a), wrapped)
+
+
+def forest(x: np.ndarray, y: np.ndarray) -> Victim:
+    """A random forest."""
+    fitted = RandomForestClassifier(random_state=0).fit(x.reshape(len(x), -1), y)
+
+    def wrapped(victim: Victim) -> Any:
+        wrappers = importlib.import_module("art.estimators.classification.blackbox")
+        hot = np.eye(10, dtype=np.float32)
+        answer = lambda a: hot[victim.labels(a.astype(np.float32))]  # noqa: E731
+        return wrappers.BlackBoxClassifier(answer, SHAPE, 10, clip_values=(0.0, 1.0))
+
+    return Victim("forest", lambda a: fitted.predict(a.reshape(len(a), -1)), wrapped, repeats=1)
+
+
+class Counting(nn.Module):
+    """The net, counting for its victim the samples that the toolbox sends through it."""
+
+    def __init__(self, victim: Victim, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.victim = net, victim
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The net's answer."""
+        self.victim.count += len(x)
+        return self.net(x.float())  # the toolbox computes in float64 and hands that on
+
+
+def module_of(x: np.ndarray, y: np.ndarray) -> nn.Module:
+    """A net of one hidden layer, trained."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    step = torch.optim.Adam(net.parameters(), 1e-2)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    step = torch.optim.Adam(module.parameters(), 1e-2)
     for _ in range(10):
-        for part in torch.randperm(1000).split(100):
+        for part in torch.randperm(len(x)).split(100):
             step.zero_grad()
-            nn.functional.cross_entropy(net(torch.tensor(x[part])), torch.tensor(y[part])).backward()
+            nn.functional.cross_entropy(module(torch.tensor(x[part])), torch.tensor(y[part])).backward()
             step.step()
-    right = np.flatnonzero(predicted(net.eval(), x) == y)
-    right = right[right >= 1000][:samples]
-    return net, x[right], y[right]
+    return module.eval()
 
 
-def predicted(net: nn.Module, x: np.ndarray) -> np.ndarray:
+def predicted(module: nn.Module, x: np.ndarray) -> np.ndarray:
     """The net's labels."""
     with torch.no_grad():
-        return net(torch.from_numpy(np.ascontiguousarray(x))).argmax(1).numpy()
+        return module(torch.from_numpy(np.ascontiguousarray(x, np.float32))).argmax(1).numpy()
 
 
 def starts(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -135,55 +201,51 @@ def starts(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def compared(
-    net: nn.Module, x: np.ndarray, y: np.ndarray, norm: Norm, *, iterations: int, repeats: int
+    victim: Victim, x: np.ndarray, y: np.ndarray, norm: Norm, *, iterations: int, repeats: int
 ) -> list[dict[str, Any]]:
     """Both sides in turn; ours gets the queries that the peer used."""
     peers, own = [], []
     for repeat in range(repeats):
-        peers.append(theirs(net, x, y, norm, iterations=iterations, seed=repeat))
-        own.append(ours(net, x, y, norm, queries=peers[0].queries // len(x), seed=repeat))
+        peers.append(theirs(victim, x, y, norm, iterations=iterations, seed=repeat))
+        own.append(ours(victim, x, y, norm, queries=peers[0].queries // len(x), seed=repeat))
         print(repeat, peers[-1].seconds, own[-1].seconds, file=sys.stderr, flush=True)
     ratio = statistics.median(run.seconds for run in peers) / statistics.median(run.seconds for run in own)
     sides = (("casemate", own, ratio), ("adversarial-robustness-toolbox", peers, 1.0))
-    return [row_of(norm, who, runs, faster) for who, runs, faster in sides]
+    return [{"victim": victim.name} | row_of(norm, who, runs, faster) for who, runs, faster in sides]
 
 
-def ours(net: nn.Module, x: np.ndarray, y: np.ndarray, norm: Norm, *, queries: int, seed: int) -> Run:
+def ours(victim: Victim, x: np.ndarray, y: np.ndarray, norm: Norm, *, queries: int, seed: int) -> Run:
     """The attack under the harness, whose own judgement of every claim is in the seconds and in the queries."""
-    counted = Counting(net)
     schema = Schema(DataKind.IMAGE, SHAPE, (Feature("pixel", lo=0.0, hi=1.0),))
     data = Data(x, schema, y)
-    model = Model("net", "benchmark", labels=lambda a: predicted(counted, a))
     # Nothing but the labels is offered; the walk may begin at the other samples, as the peer's does.
-    case = Case(model=model, splits=Splits(test=data))
+    case = Case(model=Model(victim.name, "benchmark", labels=victim.labels), splits=Splits(test=data))
     lab = Lab(hop_skip_jump_attack.id, seed, options=HopSkipJumpOptions(queries=queries))
+    victim.count = 0
     begin = time.process_time()
     batch = batch_of(data.x, data.labels, data.sample_id)
     ledger = open_ledger(case, batch, norm)
     goal = Goal(norm, float("inf"))
     pursue(hop_skip_jump_attack, case, batch, goal, lab, ledger=ledger, rows=np.arange(len(x)))
-    return Run(time.process_time() - begin, counted.count, ledger.upper)
+    return Run(time.process_time() - begin, victim.count, ledger.upper)
 
 
-def theirs(net: nn.Module, x: np.ndarray, y: np.ndarray, norm: Norm, *, iterations: int, seed: int) -> Run:
-    """The toolbox's attack on its own wrapper of the net."""
+def theirs(victim: Victim, x: np.ndarray, y: np.ndarray, norm: Norm, *, iterations: int, seed: int) -> Run:
+    """The toolbox's attack on its own wrapper of the victim."""
     attacks = importlib.import_module("art.attacks.evasion.hop_skip_jump")
-    wrappers = importlib.import_module("art.estimators.classification.pytorch")
-    counted = Counting(net)
-    wrapped = wrappers.PyTorchClassifier(
-        counted, nn.CrossEntropyLoss(), SHAPE, 10, clip_values=(0.0, 1.0), device_type="cpu"
-    )
+    wrapped = victim.wrapped(victim)
     np.random.seed(seed)
     order = 2 if norm is Norm.L2 else np.inf
     attack = attacks.HopSkipJump(
         wrapped, batch_size=64, targeted=False, norm=order, max_iter=iterations, init_eval=100, verbose=False
     )
+    victim.count = 0
     begin = time.process_time()
     found = attack.generate(x, y=np.eye(10, dtype=np.float32)[y], x_adv_init=starts(x, y))
-    hit = predicted(counted, found) != y
+    hit = victim.labels(found.astype(np.float32)) != y
     seconds = time.process_time() - begin
     far = np.where(hit, distance(norm, x, found.astype(np.float32)), np.inf)
-    return Run(seconds, counted.count, far)
+    return Run(seconds, victim.count, far)
 
 
 def row_of(norm: Norm, who: str, runs: list[Run], faster: float) -> dict[str, Any]:
@@ -204,11 +266,11 @@ def row_of(norm: Norm, who: str, runs: list[Run], faster: float) -> dict[str, An
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows in Markdown."""
     lines = [
-        "| norm | attack | queries a sample | median s | spread s | median distance | times faster |",
-        "|---|---|---|---|---|---|---|",
+        "| victim | norm | attack | queries a sample | median s | spread s | median distance | times faster |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row['norm']} | {row['who']} | {row['queries']:,} | {row['seconds']:.3f} | "
+        f"| {row['victim']} | {row['norm']} | {row['who']} | {row['queries']:,} | {row['seconds']:.3f} | "
         f"{row['fastest']:.3f}-{row['slowest']:.3f} | {row['distance']:.4f} | {row['faster']:.1f} |"
         for row in rows
     ]

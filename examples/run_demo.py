@@ -1,6 +1,6 @@
-"""The demo: train three small models, audit each on the command line, and say where the reports are.
+"""The demo: train four small models, audit each on the command line, and say where the reports are.
 
-    python examples/run_demo.py [--only digits|credit] [--profile quick|standard|full]
+    python examples/run_demo.py [--only digits|credit|spam] [--profile quick|standard|full]
 
 A model that fails its audit, or whose audit stays undecided, is what a demo is for: the exit code is 0 then. It is the
 audit's own where that could not run (2 and 4), and 130 when interrupted. Run it again at any time: every step starts
@@ -55,12 +55,17 @@ EXAMPLES = (
             Audit("logistic regression", "logistic.toml", "out/logistic-report"),
         ),
     ),
+    Example(
+        "spam",
+        "which prompts try to override a language model's instructions, by TF-IDF and a logistic regression",
+        (Audit("prompt filter", "casemate.toml", "out/report"),),
+    ),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo and return its exit code."""
-    parser = argparse.ArgumentParser(description="Train three small models, audit each, and say where the reports are.")
+    parser = argparse.ArgumentParser(description="Train four small models, audit each, and say where the reports are.")
     parser.add_argument("--only", choices=[example.folder for example in EXAMPLES], help="only this example")
     parser.add_argument("--profile", choices=["quick", "standard", "full"], default="quick", help="how long to audit")
     options = parser.parse_args(arguments)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -190,6 +191,9 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ("[data]\nbounds = [1, 0]", "low < high at data.bounds"),
         ("[data]\nkind = 'picture'", "'image', 'table' or 'text' at data.kind"),
         ("[data]\none_hot = 'yes'", "data.one_hot"),
+        ("[data]\ntest_labels = 'y.npy'", "test beside test_labels at data"),
+        ("[data]\ntest = 'x.npy'\ntest_label = 'y.npy'", "got 'test_label': did you mean test_labels"),
+        ("[data]\ntext = ''", "data.text"),
         ("[audit]\nseed = '3'", "audit.seed"),
         ("[audit]\nseed = -1", "greater than or equal to 0 at audit.seed"),
         ("[audit]\nbudget = 'long'", "a budget such as '15m'"),
@@ -252,6 +256,31 @@ def test_data_alone_is_a_case(table: Path) -> None:
     case = case_of(load(write(table.parent, "[data]\ntest = 'test.csv'\ntarget = 'label'")))
     assert case.model is None
     assert Facet.TEST in case.offers
+
+
+def test_arrays_labels_and_pictures_become_cases(tmp_path: Path) -> None:
+    from PIL import Image
+
+    x, y = RNG.random((40, 4)), np.arange(40) % 2
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", y)
+    save_skops(tmp_path / "m.skops", LogisticRegression().fit(x, y))
+    for place in range(40):
+        (tmp_path / "seen" / "ab"[y[place]]).mkdir(parents=True, exist_ok=True)
+        pixels = (x[place].reshape(2, 2) * 255).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "seen" / "ab"[y[place]] / f"{place:02}.png")
+    model = "[model]\npath = 'm.skops'\n"
+    array = case_of(load(write(tmp_path, f"{model}[data]\ntest = 'x.npy'\ntest_labels = 'y.npy'")))
+    np.testing.assert_array_equal(array.data("test").labels, y)
+    images = case_of(load(write(tmp_path, f"{model}classes = ['a', 'b']\n[data]\ntest = 'seen'")))
+    assert images.kind is DataKind.IMAGE
+    assert images.data("test").x.shape == (40, 1, 2, 2)
+    pixels = np.floor(np.concatenate([x[y == 0], x[y == 1]]) * 255) / 255
+    np.testing.assert_array_equal(
+        images.the_model().labels(images.data("test").x), array.the_model().labels(pixels.astype(np.float32))
+    )
+    with pytest.raises(DataError, match=r"or their file beside a .npy as test_labels"):
+        case_of(load(write(tmp_path, f"{model}[data]\ntest = 'x.npy'")))
 
 
 def test_a_regressor_reads_its_targets_as_numbers(tmp_path: Path) -> None:
@@ -377,6 +406,75 @@ def test_a_proposal_for_images_finds_factory_recipe_and_kind(images: Path) -> No
         assert line in text
     case = case_of(load(write(images, text)))
     assert {Facet.GRADIENTS, Facet.RECIPE, Facet.TEST} <= case.offers
+
+
+def audited(folder: Path) -> Any:
+    """What `casemate init` writes in a folder, audited as it stands."""
+    from casemate import audit
+
+    text = propose(folder)
+    settings = load(write(folder, text))
+    report = audit(case_of(settings), policy=policy_of(settings), profile="quick", only=["preflight"])
+    assert not [outcome for outcome in report.outcomes if outcome.outcome == "failed"]
+    assert any(outcome.plugin == "preflight/clean_accuracy" for outcome in report.outcomes)
+    return text, report
+
+
+def test_a_proposal_for_a_skops_file_and_parquet_is_audited(table: Path) -> None:
+    (table.parent / "test.csv").unlink()
+    FRAME.assign(label=BOUGHT)[60:].to_parquet(table.parent / "test.parquet")
+    table.unlink()
+    text, report = audited(table.parent)
+    assert "\ntext" not in text
+    assert report.data["test"].rows == 20
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_a_proposal_for_a_text_pipeline_is_audited(suffix: str, tmp_path: Path) -> None:
+    messages = [f"please {word} now" for word in RNG.choice(["buy", "read", "come", "write"], 80)]
+    messages = [f"{message} {place}" for place, message in enumerate(messages)]
+    spam = ["spam" if "buy" in message else "ham" for message in messages]
+    save_skops(tmp_path / "m.skops", make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(messages, spam))
+    frame = pd.DataFrame({"id": range(80), "label": spam, "message": messages, "sex": ["f", "m"] * 40})
+    for name, part in (("train", frame[:60]), ("test", frame[60:])):
+        path = tmp_path / f"{name}.{suffix}"
+        if suffix == "jsonl":
+            part.to_json(path, orient="records", lines=True)
+        elif suffix == "csv":
+            part.to_csv(path, index=False)
+        else:
+            part.to_parquet(path, index=False)
+    text, report = audited(tmp_path)
+    for line in ('text = "message"  # guess', 'target = "label"  # guess', 'sensitive = ["sex"]  # guess'):
+        assert line in text
+    assert {part.kind for part in report.data.values()} == {"text"}
+
+
+def test_a_proposal_pairs_arrays_with_their_labels_and_finds_folders_of_pictures(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name in ("train", "test"):
+        np.save(tmp_path / f"x_{name}.npy", RNG.random((20, 4)))
+        np.save(tmp_path / f"y_{name}.npy", np.arange(20) % 2)
+    save_skops(tmp_path / "m.skops", LogisticRegression().fit(RNG.random((20, 4)), np.arange(20) % 2))
+    text, report = audited(tmp_path)
+    assert 'train_labels = "y_train.npy"' in text
+    assert set(report.data) == {"train", "test"}
+    for path in tmp_path.glob("*.npy"):
+        path.unlink()
+    for name in ("0", "1"):
+        (tmp_path / "holdout" / name).mkdir(parents=True)
+        for place in range(3):
+            Image.new("L", (2, 2), 40 * place).save(tmp_path / "holdout" / name / f"{place}.png")
+    text, report = audited(tmp_path)
+    assert 'test = "holdout"' in text
+    assert report.data["test"].kind == "image"
+
+
+def test_a_table_with_long_names_of_categories_is_no_text(table: Path) -> None:
+    whole = FRAME.assign(label=BOUGHT, town=FRAME["town"] + " in the middle of it " + FRAME.index.astype(str))
+    whole.to_parquet(table.parent / "test.parquet")
+    assert "\ntext" not in propose(table.parent, data=table.parent / "test.parquet")
 
 
 def test_what_is_given_replaces_the_guess(table: Path) -> None:

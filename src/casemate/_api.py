@@ -21,9 +21,10 @@ from casemate.core.policy import Policy
 from casemate.core.report import Report
 from casemate.core.schema import Schema
 from casemate.errors import ConfigError, DataError, FormatError
+from casemate.report.notebook import for_notebooks
 
 if TYPE_CHECKING:
-    from casemate._compare import Difference
+    from casemate._compare import Comparison
     from casemate._harden import Hardened
     from casemate._replay import Replayed
     from casemate.adapters.data import Reading
@@ -57,7 +58,8 @@ def case(
 ) -> Case:
     """A case from what is in memory.
 
-    `test`, `train`, `tune`, `reference` are pairs `(x (n, ...), y (n,))` or `Data`; data frames are welcome as x.
+    `test`, `train`, `tune`, `reference` are pairs `(x (n, ...), y (n,))` or `Data`; data frames are welcome as x, and
+    lists, arrays or columns of texts `(n,)`.
     `groups` holds sensitive attributes of the test rows, one array `(n,)` each. The schema is inferred (scales from the
     training rows) unless it is given; `bounds` are those of images. A scikit-learn estimator brings its own recipe.
     Raises `DataError` and `ModelError` for what does not fit together.
@@ -104,8 +106,8 @@ def audit(
 
     The data is as for `case`. `options` are those of plug-ins by id (`{"evasion/standard": {"eps": 0.1}}`), `only`
     limits the audit to ids or rooms, `budget` is `"5m"` or a count of propagations. With an `output` folder
-    report.json, report.html and the evidence are written there, and the audit can be replayed. Raises `UsageError` for
-    input that does not fit.
+    report.json, report.html and the evidence are written there, and the audit can be replayed. A notebook shows the
+    report as its page. Raises `UsageError` for input that does not fit.
 
     >>> import numpy as np, casemate
     >>> from sklearn.tree import DecisionTreeClassifier
@@ -132,7 +134,8 @@ def audit(
             recipe=recipe,
         )
     order = _order(policy, profile, budget=parse_budget(budget), seed=seed, options=options, only=only)
-    return run(chosen, order, Place(output=Path(output) if output else None, executor=executor))
+    folder = Path(output) if output else None
+    return for_notebooks(run(chosen, order, Place(output=folder, executor=executor)), folder)
 
 
 def harden(
@@ -162,8 +165,11 @@ def replay(folder: str | Path, finding: str, case: Case) -> list[Replayed]:
     return measure_again(Path(folder), finding, case)
 
 
-def compare(a: str | Path, b: str | Path) -> list[Difference]:
-    """Differences `b - a` of every measurement that the reports in two folders share, paired for the same samples."""
+def compare(a: str | Path, b: str | Path) -> Comparison:
+    """Differences `b - a` of every measurement that the reports in two folders share, paired for the same samples.
+
+    A list, which a notebook shows as a page.
+    """
     from casemate._compare import compare as differences
 
     return differences(Path(a), Path(b))

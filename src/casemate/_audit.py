@@ -107,6 +107,8 @@ def run(
     )
     store = open_store(place.store) if place.store else None
     try:
+        if on_progress is not None:
+            on_progress("audit", 0, len(steps))
         run_id = _begin(store, case, request, place) if store else ""
         shop = shop_for(order, known, place.executor)
         shop.store, shop.run, shop.output, shop.on_progress = store, run_id, place.output, on_progress
@@ -189,8 +191,9 @@ def _measured(
     made: dict[str, str] = {}
     try:
         with fixed_threads(order.threads):
-            for step in steps:
+            for position, step in enumerate(steps):
                 start = time.monotonic()
+                shop.tell("audit", position, len(steps))
                 outcomes += [step.skipped] if step.skipped else _stepped(case, step, shop, deadline)
                 seconds[step.plugin.id] = round(time.monotonic() - start, 3)
             if not order.only:
@@ -233,8 +236,7 @@ def _stepped(case: Case, step: Step, shop: Workshop, deadline: float | None) -> 
     else:
         meter = Meter(limit=step.share, deadline=deadline)
         files_before, charged_before = set(shop.files), set(shop.charged)
-        if shop.on_progress is not None:
-            shop.on_progress(plugin.id, 0, 1)
+        shop.tell(plugin.id, 0, 1)
         evidence, trouble = _probed(case, step, shop, meter)
         shop.spent[plugin.id] = meter.spent
         if not isinstance(trouble, Failed) and (deadline is None or trouble is None):  # what failed is tried again

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from casemate._replay import kept_arrays, report_in
 from casemate.core.evidence import Evidence, Quantity
+from casemate.core.judgement import TABLE
 from casemate.core.report import Report
 from casemate.core.rng import stream
 from casemate.core.stats import Interval, holm, mcnemar_exact, paired_bootstrap, paired_difference
 from casemate.report import words
 
-__all__ = ["Difference", "compare", "compare_reports"]
+__all__ = ["LEVEL", "Comparison", "Difference", "compare", "compare_reports"]
 
 Values = NDArray[Any]
+
+LEVEL = 0.05
+"""The adjusted p-value up to which two measurements differ."""
 
 _TOLERANCE = 1e-9
 
@@ -30,7 +35,8 @@ class Difference:
     `paired` says that both runs kept per-sample values of the same samples; else the interval is that of two
     independent measurements, made from the ends of both, and is wider than it need be. `p` is McNemar's exact
     two-sided p-value where the paired values are 0 or 1, adjusted by Holm's method over all measurements of the
-    comparison that have one (over the notes apart); it errs high. `noted` says that the metric is never judged.
+    comparison that have one (over the notes apart); it errs high. `noted` says that the metric is never judged;
+    `better` is +1 where a larger value is better, -1 where it is worse, 0 where no severity says so.
     """
 
     metric: str
@@ -44,6 +50,7 @@ class Difference:
     paired: bool
     p: float | None = None
     noted: bool = False
+    better: int = 0
 
     @property
     def value(self) -> float:
@@ -55,10 +62,41 @@ class Difference:
         """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
+    @property
+    def same(self) -> bool:
+        """Whether the two are the same number without any sampling error."""
+        return self.low == self.high == 0
 
-def compare(folder_a: Path, folder_b: Path) -> list[Difference]:
+    @property
+    def differs(self) -> bool:
+        """Whether the two can be told apart: by the p-value where there is one, else by the interval."""
+        return self.clear if self.p is None else self.p <= LEVEL
+
+
+@final
+class Comparison(list[Difference]):
+    """The differences of reports `a` and `b`, as a list that has a page and that a notebook shows as one."""
+
+    def __init__(self, rows: Iterable[Difference], a: Report, b: Report) -> None:
+        super().__init__(rows)
+        self.a, self.b = a, b
+
+    def page(self) -> str:
+        """The comparison as one HTML file."""
+        from casemate.report import comparison_html
+
+        return comparison_html.render(self, self.a, self.b)
+
+    def _repr_html_(self) -> str:
+        from casemate.report.html import framed
+
+        return framed(self.page())
+
+
+def compare(folder_a: Path, folder_b: Path) -> Comparison:
     """Differences for every measurement that both reports hold."""
-    return compare_reports(report_in(folder_a), report_in(folder_b), folder_a, folder_b)
+    a, b = report_in(folder_a), report_in(folder_b)
+    return Comparison(compare_reports(a, b, folder_a, folder_b), a, b)
 
 
 def compare_reports(a: Report, b: Report, folder_a: Path | None, folder_b: Path | None) -> list[Difference]:
@@ -118,12 +156,15 @@ def _values(folder: Path, report: Report, item: Evidence) -> tuple[Values, Value
 def _difference(a: Evidence, b: Evidence, values: tuple[Values, Values] | None) -> Difference:
     where = a.metric, a.about, words.place(a), a.value, b.value
     noted = a.quantity is Quantity.NOTE
+    better = -TABLE[a.quantity].worse if a.quantity in TABLE else 0
     if values is None:
-        return Difference(*where, b.low - a.high, b.high - a.low, min(a.n, b.n), paired=False, noted=noted)
+        return Difference(
+            *where, b.low - a.high, b.high - a.low, min(a.n, b.n), paired=False, noted=noted, better=better
+        )
     first, second = values
     got = _paired(second, first, f"{a.metric} {_place(a)}")
     p = mcnemar_exact(int(np.sum(first > second)), int(np.sum(first < second))) if _binary(values) else None
-    return Difference(*where, got.low, got.high, got.n, paired=True, p=p, noted=noted)
+    return Difference(*where, got.low, got.high, got.n, paired=True, p=p, noted=noted, better=better)
 
 
 def _paired(b: Values, a: Values, name: str) -> Interval:

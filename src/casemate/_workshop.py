@@ -69,6 +69,11 @@ class Workshop:
             sampling_seed=self.sampling_seed,
         )
 
+    def tell(self, name: str, done: int, total: int) -> None:
+        """Tell whoever watches how far a plug-in is, or under the name `audit` how many of them are done."""
+        if self.on_progress is not None:
+            self.on_progress(name, done, total)
+
     def map(self, job: Job, case: Case, items: Sequence[Stored], lab: Lab) -> list[Stored]:
         """Run a job over items: what this run has finished before is read, the rest is worked on and kept at once."""
         left = lab.meter.left

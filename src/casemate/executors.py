@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import TYPE_CHECKING, Any, Protocol, final
 
 from casemate.core.budget import Meter, Spent
 from casemate.core.case import Case
@@ -23,6 +23,9 @@ from casemate.core.lab import Job, Lab
 from casemate.core.metering import metered_case, unmetered_case
 from casemate.errors import ConfigError, LawBroken
 from casemate.formats import arrays
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
 
 __all__ = ["Call", "Executor", "Inline", "Pool", "executor", "fixed_threads", "perform"]
 
@@ -94,6 +97,8 @@ class Pool:
         self._workers = workers
         self._threads = threads
         self._pool: ProcessPoolExecutor | None = None
+        self._processes: set[BaseProcess] = set()
+        self._left_early = False
         self._folder = tempfile.TemporaryDirectory(prefix="casemate-pool-")
 
     def run(self, job: Job, case: Case, lab: Lab, calls: Sequence[Call]) -> Iterator[tuple[int, bytes, Spent]]:
@@ -104,11 +109,12 @@ class Pool:
         waiting = list(reversed(calls))
         running: set[Future[tuple[int, bytes, Spent]]] = set()
         begun: dict[Future[tuple[int, bytes, Spent]], int] = {}
+        ended = False
         try:
             while waiting or running:
                 while waiting and len(running) < 2 * self._workers:
                     call = waiting.pop()
-                    future = self._started().submit(_in_worker, parcel, call)
+                    future = self._submitted(parcel, call)
                     begun[future] = call.position
                     running.add(future)
                 done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -118,24 +124,33 @@ class Pool:
                     running = set()
                 for future in sorted(done, key=begun.__getitem__):
                     yield future.result()
+            ended = True
         finally:
+            self._left_early = self._left_early or not ended
             for future in running:
                 future.cancel()
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers: at once where a run was left before its end, as by an interrupt."""
         if self._pool is not None:
+            for process in self._processes if self._left_early else ():
+                process.terminate()
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
         self._folder.cleanup()
 
-    def _started(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            import multiprocessing
+    def _submitted(self, parcel: str, call: Call) -> Future[tuple[int, bytes, Spent]]:
+        """A call on its way; the workers that it made start are noted."""
+        import multiprocessing
 
+        if self._pool is None:  # making it starts multiprocessing's bookkeeper, which unblocks interrupts: do it first
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self._workers, context, _begin_worker, (self._threads,))
-        return self._pool
+        with _interrupts_held():
+            before = set(multiprocessing.active_children())
+            future = self._pool.submit(_in_worker, parcel, call)
+            self._processes |= set(multiprocessing.active_children()) - before
+        return future
 
     def _parcel(self, job: Job, case: Case, lab: Lab) -> str:
         import cloudpickle
@@ -171,6 +186,29 @@ def _in_worker(parcel: str, call: Call) -> tuple[int, bytes, Spent]:
         _HELD[parcel] = cloudpickle.loads(Path(parcel).read_bytes())  # written by our own parent, into its own folder
     job, case, lab = _HELD[parcel]
     return perform(job, case, lab, call)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold an interrupt back until the block ends: it would break off the start of a worker half-way.
+
+    Held back in two ways: the handler waits, and what is started here begins with the signal blocked.
+    """
+    import signal
+
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    came: list[tuple[int, Any]] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, signal.SIG_DFL if handler is None else handler)
+        if came and callable(handler):
+            handler(*came[0])
 
 
 def _begin_worker(threads: int) -> None:

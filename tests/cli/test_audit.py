@@ -8,12 +8,15 @@ import re
 import shlex
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import skops.io
 from sklearn.linear_model import LogisticRegression
@@ -23,6 +26,19 @@ from casemate.core.report import Timings
 from casemate.report import json as report_json
 from casemate.report import words
 
+TOML = """
+[model]
+path = "model.skops"
+
+[data]
+test = "test.csv"
+train = "train.csv"
+target = "label"
+sensitive = ["sex"]
+
+[audit]
+profile = "quick"
+"""
 FAIRNESS = ("--only", "fairness/group_gaps", "--set", "fairness/group_gaps.positive=yes")
 
 
@@ -49,10 +65,7 @@ def at(made, tmp_path, monkeypatch):
     for file in made.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "casemate.toml").write_text(
-        '[model]\npath = "model.skops"\n\n[data]\ntest = "test.csv"\ntrain = "train.csv"\ntarget = "label"\n'
-        'sensitive = ["sex"]\n\n[audit]\nprofile = "quick"\n'
-    )
+    (tmp_path / "casemate.toml").write_text(TOML)
     return tmp_path
 
 
@@ -196,3 +209,75 @@ def test_an_interrupted_audit_says_how_to_go_on_and_goes_on(capsys, at):
     assert (at / "casemate-report" / "report.json").exists()
     runs = asked(capsys, "list", "runs")[1]
     assert len(re.findall(r"^[0-9a-f]{16} ", runs, re.MULTILINE)) == 1, "the run was resumed, not begun again"
+
+
+def test_an_audit_interrupted_before_it_began_promises_nothing(capsys, at, monkeypatch):
+    from casemate import config
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(config, "case_of", interrupted)
+    code, out, err = asked(capsys, "audit")
+    assert (code, out) == (130, "")
+    assert err == "interrupted before the audit had begun: start it again\n"
+    assert not (at / ".casemate").exists()
+
+
+MAIN = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from casemate.cli import main\n"
+    "if __name__ == '__main__': main()"
+)
+LONG = ("audit", "--only", "evasion/standard", "--set", "evasion/standard.samples=1200")
+
+
+def finished(store):
+    """How many units of work the store holds, asked as above."""
+    with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(store)) as connection:
+        return connection.execute("select count(*) from results").fetchone()[0]
+    return 0
+
+
+@pytest.fixture(scope="module")
+def whole(made, tmp_path_factory):
+    """The report of an audit that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    for file in made.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "casemate.toml").write_text(TOML)
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        assert cli.run(LONG) in (0, 1, 3)
+    finally:
+        os.chdir(before)
+    return report_json.loads((folder / "casemate-report" / "report.json").read_bytes())
+
+
+@pytest.mark.parametrize("moment", ["workers are starting", "workers are at work"])
+def test_ctrl_c_ends_every_process_at_once_and_the_resumed_run_gives_the_same_report(capsys, at, whole, moment):
+    starting = moment == "workers are starting"
+    command = [sys.executable, "-c", MAIN, *LONG, "--executor", "pool:2"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    seen = psutil.Process(process.pid)
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        if len(seen.children(recursive=True)) >= 2 if starting else finished(".casemate/store.db") >= 2:
+            break
+        time.sleep(0.002)
+    workers = seen.children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: every process of the group gets it
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, ""), err
+    *progress, last = err.splitlines()
+    assert last == f"interrupted: nothing is lost; go on with: {shlex.join(['casemate', *command[3:], '--resume'])}"
+    assert all(" of " in line for line in progress), err
+    gone, alive = psutil.wait_procs(workers, timeout=10)
+    assert (len(gone) >= 2, alive) == (True, [])
+    assert finished(".casemate/store.db") in (range(1) if starting else range(2, 19))
+    code, _, err = asked(capsys, *LONG, "--resume")
+    assert code == whole.ruling.exit_code, err
+    report = report_json.loads((at / "casemate-report" / "report.json").read_bytes())
+    assert report_json.digest(report) == report_json.digest(whole)

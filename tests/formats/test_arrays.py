@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from casemate.core.data import plain_bytes, texts
 from casemate.errors import FormatError
 from casemate.formats import arrays
 
@@ -251,3 +252,57 @@ def test_a_forged_claim_is_refused_before_memory_is_taken(forgery: bytes) -> Non
     finally:
         tracemalloc.stop()
     assert peak < 1_000_000 + 20 * len(forgery)
+
+
+# ------------------------------------------------------------------------------------------------- texts of any length
+
+TEXTS = st.lists(st.text(max_size=40), max_size=8)
+
+
+@given(TEXTS, st.sampled_from([(-1,), (-1, 1), (1, -1, 1)]))
+def test_texts_of_any_length_come_back_as_they_were(values: list[str], shape: tuple[int, ...]) -> None:
+    stored = texts(values).reshape(shape) if values else texts(values)
+    back = arrays.unpack(arrays.pack({"x": stored, "after": np.arange(3)}))
+    assert isinstance(back["x"], np.ndarray)
+    assert back["x"].dtype == np.dtypes.StringDType()
+    assert back["x"].shape == stored.shape
+    assert list(back["x"].reshape(-1)) == values
+    np.testing.assert_array_equal(back["after"], [0, 1, 2])
+
+
+def test_the_layout_of_texts_is_lengths_and_then_utf_8() -> None:
+    header = {"entries": {"x": {"kind": "texts", "shape": [2], "size": 19}}, "version": 1}
+    payload = b"\2" + b"\0" * 7 + b"\1" + b"\0" * 7 + "äa".encode()
+    assert arrays.pack({"x": texts(["ä", "a"])}) == sealed(header, payload)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "payload"),
+    [
+        ([1], 9, b"\2" + b"\0" * 7 + b"ab"),  # more bytes than the entry claims
+        ([1], 10, b"\3" + b"\0" * 7 + b"ab"),  # a text longer than what is there
+        ([2], 17, b"\xff" * 8 + b"\2" + b"\0" * 7 + b"a"),  # lengths that wrap around to the right sum
+        ([2**60], 9, b"\1" + b"\0" * 7 + b"a"),
+        ([1], 9, b"\1" + b"\0" * 7 + b"\xff"),
+        ([1], -1, b""),
+        ([0], 1, b"a"),
+        ([-1], 8, b"\0" * 8),
+    ],
+)
+def test_forged_texts_are_refused(shape: list[int], size: int, payload: bytes) -> None:
+    with pytest.raises(FormatError):
+        arrays.unpack(sealed(claim(kind="texts", shape=shape, size=size), payload))
+
+
+@given(TEXTS, TEXTS)
+def test_plain_bytes_of_texts_tell_them_apart(first: list[str], second: list[str]) -> None:
+    same_bytes = bytes(plain_bytes(texts(first))) == bytes(plain_bytes(texts(second)))
+    if len(first) == len(second):
+        assert same_bytes == (first == second)
+    assert bytes(plain_bytes(texts(first))) == bytes(plain_bytes(np.array(first, dtype=object)))
+
+
+def test_plain_bytes_of_numbers_are_those_in_memory_order_of_c() -> None:
+    grid = np.arange(6.0).reshape(2, 3)
+    assert bytes(plain_bytes(grid.T)) == grid.T.tobytes()
+    assert bytes(plain_bytes(np.empty((0, 3)))) == b""

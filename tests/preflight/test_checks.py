@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
 from casemate.core.case import Case
-from casemate.core.data import Data, Splits
+from casemate.core.data import Data, Splits, texts
 from casemate.core.evidence import Evidence, Quantity
 from casemate.core.facets import DataKind, Profile
 from casemate.core.judgement import judge
@@ -32,7 +32,7 @@ from casemate.preflight.determinism import check_determinism
 from casemate.preflight.dtype import check_dtype
 from casemate.preflight.generalisation_gap import check_generalisation_gap
 from casemate.preflight.label_balance import check_label_balance
-from casemate.preflight.leakage import check_leakage
+from casemate.preflight.leakage import _shingles, check_leakage
 from casemate.preflight.normalisation import check_normalisation
 from casemate.preflight.output_meaning import check_output_meaning
 
@@ -305,6 +305,51 @@ def test_near_copies_are_not_guessed_in_few_features() -> None:
     case = Case(splits=Splits(train=Data(x[:200], schema), test=Data(x[200:], schema)))
     assert "preflight.near_duplicates_untried" in {e.metric for e in run(check_leakage, case)}
     assert found(check_leakage, case) == set()
+
+
+def told(i: int, change: Any = str) -> str:
+    rng = np.random.default_rng(i)
+    return str(
+        change("Please send " + " ".join(str(word) for word in rng.integers(10**4, 10**5, 8)) + " to the office.")
+    )
+
+
+def test_texts_that_are_nearly_those_of_training_are_found_and_counted() -> None:
+    schema = Schema(DataKind.TEXT, ())
+    train = Data(texts(told(i) for i in range(300)), schema)
+    changes = {
+        "copied": str,
+        "shouted": str.upper,
+        "marked": lambda text: text.replace(" ", ",  "),
+        "mistyped": lambda text: text.replace("office", "ofice"),
+        "reworded": lambda text: text.replace("Please send", "Could you bring").replace("to the office", "over here"),
+    }
+    near = {name: [told(i, change) for i in range(10)] for name, change in changes.items()}
+    others = [told(i) for i in range(1000, 1050)]
+    case = Case(
+        splits=Splits(train=train, test=Data(texts([*others, *(t for part in near.values() for t in part)]), schema))
+    )
+    values = {e.metric: e.value for e in run(check_leakage, case, samples=2000)}
+    assert values["preflight.exact_duplicates"] == 10 / 100
+    assert values["preflight.near_duplicates"] == 30 / 100  # shouted, marked, mistyped; the last are new sentences
+    clean = Case(splits=Splits(train=train, test=Data(texts(others), schema)))
+    assert found(check_leakage, clean) == set()
+
+
+def test_resemblance_is_the_share_of_common_runs_of_five_letters() -> None:
+    def runs(text: str) -> set[str]:
+        return {text[i : i + 5] for i in range(len(text) - 4)}
+
+    pairs = [
+        ("the cat sat on the mat", "the cat sat on a mat"),
+        ("abcdefg", "abcdefg"),
+        ("ab", "ab"),
+        ("abcdef", "uvwxyz"),
+    ]
+    for a, b in pairs:
+        left, right = (_shingles(texts([text])) for text in (a, b))
+        assert left.multiply(right).sum() == len(runs(a) & runs(b))
+        assert left.sum() == len(runs(a))
 
 
 def test_independent_rows_are_not_taken_for_copies() -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as float_arrays
 from sklearn.linear_model import LogisticRegression
@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from casemate.core.case import Case, Recipe
-from casemate.core.data import Data, Splits
+from casemate.core.data import Data, Splits, texts
 from casemate.core.evidence import Quantity
 from casemate.core.facets import DataKind
 from casemate.core.lab import Lab
@@ -20,7 +20,7 @@ from casemate.core.model import Model, Task
 from casemate.core.schema import Feature, Schema
 from casemate.core.stats import tpr_at_fpr
 from casemate.errors import ConfigError
-from casemate.privacy.membership import MembershipOptions, infer_membership, rmia_log_ratio, rmia_scores
+from casemate.privacy.membership import MembershipOptions, _roc, infer_membership, rmia_log_ratio, rmia_scores
 from casemate.privacy.shadow_pool import ShadowPoolOptions, train_shadows
 
 POOL = (train_shadows, ShadowPoolOptions(models=8))
@@ -218,3 +218,54 @@ def test_a_regression_is_attacked_by_its_absolute_error(make_blobs, make_bench):
 def test_options_that_mean_nothing_are_refused_before_any_work(wrong, leaky, make_bench):
     with pytest.raises(ConfigError):
         next(infer_membership(leaky, make_bench(infer_membership, POOL, **wrong).lab))
+
+
+@settings(max_examples=40)
+@given(
+    scores=float_arrays(np.float64, 60, elements=st.integers(-5, 5).map(float)),
+    inner=st.integers(1, 59),
+    seed=st.integers(0, 9),
+)
+def test_the_curve_of_an_exhibit_is_that_of_every_threshold(scores, inner, seed):
+    member = np.random.default_rng(seed).permutation(60) < inner
+    false, true = _roc(scores, member)
+    for f, t in zip(false, true, strict=True):
+        assert any(
+            np.isclose(f, (scores[~member] >= bar).mean()) and np.isclose(t, (scores[member] >= bar).mean())
+            for bar in np.unique(scores)
+        )
+    assert (np.diff(false) > 0).all()
+    assert (np.diff(true) >= 0).all()
+    assert false[0] > 0
+    assert (false[-1], true[-1]) == (1.0, (scores[member] >= scores[~member].min()).mean())
+
+
+def _said(words, n, seed):
+    rng = np.random.default_rng(seed)
+    return texts(" ".join(rng.choice(words, 6)) for _ in range(n))
+
+
+def test_texts_of_another_kind_in_test_are_noticed_without_asking_the_model_and_the_curves_are_shown(make_bench):
+    schema, y = Schema(DataKind.TEXT, ()), np.arange(200) % 2
+    words = ["red", "blue", "green", "north", "south", "east"]
+    model = Model(
+        "m", "d", lambda x: np.zeros(len(x), np.int64), ("0", "1"), scores=lambda x: np.tile([0.6, 0.4], (len(x), 1))
+    )
+    for other, apart in ((words, False), ([*words[:3], "up", "down"], True)):
+        train, test = Data(_said(words, 200, 0), schema, y), Data(_said(other, 200, 1), schema, y)
+        bench = make_bench(infer_membership)
+        evidence = list(infer_membership(Case(model=model, splits=Splits(train=train, test=test)), bench.lab))
+        blind = _named(evidence, "privacy.blind_auc", "features")[0]
+        assert "naive Bayes on the words" in blind.method
+        assert (blind.low > 0.5) == apart
+        shown = bench.kept["exhibit-roc"]
+        assert (shown["exhibit"], shown["names"], shown["diagonal"]) == ("lines", ["loss"], True)
+
+
+def test_both_attacks_are_in_one_exhibit(make_blobs, make_case, make_bench):
+    rng = np.random.default_rng(1)
+    case = make_case(DecisionTreeClassifier(), make_blobs(60, rng), make_blobs(60, rng, first_id=1000))
+    bench = make_bench(infer_membership, POOL)
+    list(infer_membership(case, bench.lab))
+    assert bench.kept["exhibit-roc"]["names"] == ["loss", "RMIA"]
+    assert bench.kept["exhibit-roc"]["y0"][0] == 1.0  # a tree knows its own rows by heart, and hardly any other

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -11,17 +12,19 @@ from sklearn.tree import DecisionTreeClassifier
 
 from casemate.core.budget import Meter
 from casemate.core.case import Case
-from casemate.core.data import Splits
-from casemate.core.facets import Facet
+from casemate.core.data import Data, Splits
+from casemate.core.facets import DataKind, Facet
 from casemate.core.lab import Lab
 from casemate.core.metering import metered_case
 from casemate.core.model import Model
+from casemate.core.schema import Feature, Schema
 from casemate.engine.trainers import TorchRecipe, recipe_of
 from casemate.errors import BudgetExhausted, ConfigError, ModelError, Unavailable
 from casemate.formats import arrays
 from casemate.privacy.shadow_pool import (
     CLIP,
     ShadowPoolOptions,
+    _everyone,
     confidence_signal,
     paired_masks,
     signal_facet,
@@ -165,3 +168,30 @@ def test_a_torch_recipe_trains_its_shadows_at_once_and_gives_what_one_by_one_giv
     n = len(vectorised["target"])
     assert meter.spent.backwards == 4 * 5 * n // 2
     assert vectorised["facet"] == "logits"
+
+
+def test_rows_are_taken_where_they_are_as_from_one_table(case):
+    pool, parts = _everyone(case), case.splits
+    whole = np.concatenate([parts.train.x, parts.test.x, parts.tune.x])
+    for rows in (np.arange(len(whole)), np.array([0, 60, 61, 120]), np.array([100]), np.array([5, 110, 111])):
+        taken = pool.take(rows)
+        np.testing.assert_array_equal(taken.x, whole[rows])
+        np.testing.assert_array_equal(taken.labels, pool.y[rows])
+        np.testing.assert_array_equal(taken.sample_id, rows)
+
+
+def test_a_large_data_set_is_not_copied_to_draw_a_few_rows():
+    """Train and test of a million rows each were joined into one array of 2.4 GB, in every job anew."""
+    rng = np.random.default_rng(0)
+    n, d = 20_000, 100
+    schema = Schema(DataKind.TABLE, (d,), tuple(Feature(f"f{i}") for i in range(d)))
+    splits = [Data(rng.random((n, d)), schema, np.arange(n) % 2) for _ in range(2)]
+    case = Case(splits=Splits(train=splits[0], test=splits[1]))
+    tracemalloc.start()
+    try:
+        taken = _everyone(case).take(np.arange(0, 2 * n, 100))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(taken) == 400
+    assert peak < splits[0].x.nbytes / 4

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from casemate.adapters.archives import check_archive
 from casemate.adapters.labels import check_labels, class_name, encode, sorted_classes
 from casemate.adapters.schema import check_images, infer_image, infer_table, matrix_of, with_blocks
-from casemate.adapters.tables import Column, columns_of_frame, columns_of_matrix, give_back, read_columns
+from casemate.adapters.sources import Raw, Reading, raw_of, read_raw
+from casemate.adapters.tables import give_back
 from casemate.core.data import Data, Splits
 from casemate.core.facets import DataKind
 from casemate.core.model import Task
-from casemate.core.names import nearest
 from casemate.core.rng import stream
 from casemate.core.schema import Feature, FeatureKind, Schema
 from casemate.errors import DataError
@@ -34,30 +33,6 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-_X = ("x", "X", "images", "data", "features")
-_Y = ("y", "Y", "target", "labels", "label")
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How files are read: which columns mean what, and what is declared of them.
-
-    `sensitive` columns become groups, and stay features unless `drop_sensitive`; `exclude` drops columns; `overrides`
-    are settings of features by column (see `schema.infer_table`), `pixel` for images. `classes` are the names of the
-    indices; `source` is the column that says where a row came from. `one_hot` looks for one-hot blocks.
-    """
-
-    target: str | None = None
-    sensitive: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    classes: tuple[str, ...] | None = None
-    kind: DataKind | None = None
-    bounds: tuple[float, float] | None = None
-    task: Task = Task.CLASSIFICATION
-    drop_sensitive: bool = False
-    source: str | None = None
-    one_hot: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,29 +48,17 @@ class Loaded:
         return self.data.schema
 
 
-@dataclass(frozen=True)
-class _Raw:
-    """One file before there is a schema: the columns of a table or images, and what is beside the features."""
-
-    where: str
-    table: Mapping[str, Column] = field(default_factory=dict)
-    images: Array | None = None
-    y: Array | None = None
-    groups: Mapping[str, Array] = field(default_factory=dict)
-    source: Array | None = None
-    sample_id: Array | None = None
-
-
 def read_splits(paths: Mapping[str, str | Path], reading: Reading) -> tuple[Splits, tuple[str, ...]]:
-    """The splits in CSV, Parquet or NPZ files by name (train, tune, test, reference), and the classes, with one schema.
+    """The splits in files by name (train, tune, test, reference), and the classes, with one schema.
 
-    Scales come from `train`, or else from the first split; bounds and categories from all. NPZ files are read without
-    pickles. Raises `DataError` that names file, column and rows for what does not fit.
+    A file is a table (`tables.TABLES`), `.npz` or `.npy`; a folder holds images, in one folder for each class. Scales
+    come from `train`, or else from the first split; bounds and categories from all. Arrays are read without pickles.
+    Raises `DataError` that names file, column and rows for what does not fit.
     """
     order = [name for name in ("train", "tune", "test", "reference") if name in paths]
     if not order:
         raise DataError("expected a data file, got none: name one under [data], such as test = 'test.parquet'")
-    raws = {name: _read(Path(paths[name]), reading) for name in order}
+    raws = {name: read_raw(Path(paths[name]), reading, reading.labels.get(name)) for name in order}
     parts, classes = _assembled(raws, reading, None)
     return Splits(**parts), classes
 
@@ -106,7 +69,7 @@ def read_table(path: str | Path, reading: Reading | None = None, *, schema: Sche
     Keyword arguments are those of `Reading`. Raises as `read_splits`.
     """
     chosen = replace(reading or Reading(), **how)
-    parts, classes = _assembled({"data": _read(Path(path), chosen)}, chosen, schema)
+    parts, classes = _assembled({"data": read_raw(Path(path), chosen, chosen.labels.get("data"))}, chosen, schema)
     return Loaded(parts["data"], classes)
 
 
@@ -123,7 +86,7 @@ def from_arrays(
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     task: Task = Task.CLASSIFICATION,
 ) -> Loaded:
-    """Arrays or a data frame as data: `(n, d)` is a table, `(n, h, w)` and `(n, c, h, w)` are images in float32.
+    """Arrays or a data frame as data: `(n, d)` is a table, `(n, h, w)` and `(n, c, h, w)` are images, `(n,)` texts.
 
     `y (n,)` are labels by name or class indices. Raises `DataError` for what fits neither, images in whole numbers
     without declared `bounds`, labels that are not among `classes`, and fractional labels for a classifier.
@@ -132,7 +95,7 @@ def from_arrays(
     reading = Reading(
         classes=tuple(classes) if classes else None, bounds=bounds, overrides=overrides or {}, task=task, kind=chosen
     )
-    raw = _raw((x, y), "x", reading, names=names, groups=groups)
+    raw = raw_of((x, y), "x", reading, names=names, groups=groups)
     parts, found = _assembled({"data": raw}, reading, schema)
     return Loaded(parts["data"], found)
 
@@ -150,7 +113,7 @@ def splits_from_arrays(
     """
     chosen = reading or Reading()
     order = [name for name in ("train", "tune", "test", "reference") if name in pairs]
-    raws = {name: _raw(pairs[name], name, chosen, groups=(groups or {}).get(name)) for name in order}
+    raws = {name: raw_of(pairs[name], name, chosen, groups=(groups or {}).get(name)) for name in order}
     first = np.cumsum([0, *(0 if raw.y is None else len(raw.y) for raw in raws.values())])
     numbered = {
         name: raw if raw.y is None else replace(raw, sample_id=np.arange(len(raw.y)) + start)
@@ -158,23 +121,6 @@ def splits_from_arrays(
     }
     parts, classes = _assembled(numbered, chosen, schema)
     return Splits(**parts), classes
-
-
-def _raw(
-    pair: tuple[Any, Any],
-    where: str,
-    reading: Reading,
-    *,
-    names: Sequence[str] | None = None,
-    groups: Mapping[str, Any] | None = None,
-) -> _Raw:
-    x, y = pair
-    if hasattr(x, "columns") and hasattr(x, "set_axis"):
-        raw = _Raw(where, table=columns_of_frame(x))
-    else:
-        raw = _of_array(_array(x, where), where, reading, names)
-    marked = {name: _array(values, f"group {name}") for name, values in (groups or {}).items()}
-    return replace(raw, y=None if y is None else _array(y, "y"), groups=marked)
 
 
 def split(data: Data, *, fraction: float = 0.25, seed: int = 0) -> tuple[Data, Data]:
@@ -206,117 +152,19 @@ def _stratified(data: Data, fraction: float, seed: int, name: str) -> NDArray[np
     return picked
 
 
-def _read(path: Path, reading: Reading) -> _Raw:
-    return _read_npz(path, reading) if path.suffix == ".npz" else _read_file(path, reading)
-
-
-def _read_file(path: Path, reading: Reading) -> _Raw:
-    table = read_columns(path)
-    special = [reading.target, reading.source, *reading.sensitive, *reading.exclude]
-    for name in special:
-        if name is not None and name not in table:
-            raise DataError(f"expected a column {name!r} in {path.name}, got none: {nearest(name, list(table))}")
-    gone = {reading.target, reading.source, *reading.exclude} | (
-        set(reading.sensitive) if reading.drop_sensitive else set()
-    )
-    features = {name: column for name, column in table.items() if name not in gone}
-    if not features:
-        raise DataError(f"expected features in {path.name}, got none beside the target: exclude fewer columns")
-    return _Raw(
-        path.name,
-        table=features,
-        y=None if reading.target is None else _target(table[reading.target], reading.target, path.name),
-        groups={name: table[name].natural() for name in reading.sensitive},
-        source=None if reading.source is None else table[reading.source].natural(),
-    )
-
-
-def _target(column: Column, name: str, where: str) -> Array:
-    if column.missing:
-        raise DataError(
-            f"expected a label in every row of {where}, got none in {column.missing} rows of {name!r}: drop these rows"
-        )
-    return column.natural()
-
-
-def _read_npz(path: Path, reading: Reading) -> _Raw:
-    if not path.is_file():
-        raise DataError(f"expected a data file, got nothing at {path}: check the path under [data]")
-    check_archive(path, DataError)
-    try:
-        # numpy leaves a file open that it was asked to open and cannot read
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: found for name in archive.files if isinstance(found := archive[name], np.ndarray)}
-    except Exception as error:  # bytes from outside: zip and numpy each have their own errors
-        text = "an array of objects, which only a pickle holds" if "allow_pickle" in str(error) else str(error)
-        raise DataError(f"expected arrays in {path.name}, got {text}: save numbers or text with np.savez") from error
-    x = _pick(arrays, _X, path.name)
-    named = [reading.target] if reading.target in arrays else [name for name in _Y if name in arrays]
-    for name in reading.sensitive:
-        if name not in arrays:
-            raise DataError(f"expected an array {name!r} in {path.name}, got none: {nearest(name, list(arrays))}")
-    names = arrays.get("feature_names")
-    raw = _of_array(x, path.name, reading, None if names is None else [str(name) for name in names])
-    if reading.source is not None and reading.source not in arrays:
-        raise DataError(f"expected an array {reading.source!r} in {path.name}: {nearest(reading.source, list(arrays))}")
-    return replace(
-        raw,
-        y=arrays[named[0]].reshape(-1) if named and named[0] is not None else None,
-        groups={name: arrays[name] for name in reading.sensitive},
-        source=None if reading.source is None else arrays[reading.source],
-        sample_id=arrays.get("sample_id"),
-    )
-
-
-def _pick(arrays: Mapping[str, Array], names: Sequence[str], where: str) -> Array:
-    found = next((name for name in names if name in arrays), None)
-    if found is None:
-        raise DataError(f"expected an array x in {where}, got {', '.join(arrays) or 'none'}: save it as x (and y)")
-    return arrays[found]
-
-
-def _array(values: Any, name: str) -> Array:
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise DataError(f"expected {name} as an array, got rows of different lengths: pad or drop them") from error
-    if array.dtype == object and array.ndim == 1 and all(isinstance(value, str) for value in array):
-        return array.astype(str)
-    return array
-
-
-def _of_array(x: Array, where: str, reading: Reading, names: Sequence[str] | None) -> _Raw:
-    if x.ndim > 0 and len(x) == 0:
-        raise DataError(f"expected at least one sample in {where}, got none: the data set is empty")
-    kind = reading.kind or (DataKind.TABLE if x.ndim == 2 else DataKind.IMAGE)
-    if kind is DataKind.TABLE and x.ndim == 2:
-        unused = [name for name in reading.exclude if name not in (names or ())]
-        if unused:
-            raise DataError(f"expected a column {unused[0]!r} in {where}: {nearest(unused[0], names or ['no names'])}")
-        table = columns_of_matrix(x, names)
-        return _Raw(where, table={name: column for name, column in table.items() if name not in reading.exclude})
-    if kind is DataKind.IMAGE and x.ndim in (3, 4) and x.dtype.kind in "biuf":
-        images = x[:, None] if x.ndim == 3 else x
-        return _Raw(where, images=np.ascontiguousarray(images, dtype=np.float32))
-    raise DataError(
-        f"expected a table (n, d) or images (n, h, w) or (n, c, h, w) of numbers in {where}, got {kind} of {x.dtype} "
-        f"{x.shape}: reshape x, or declare its kind"
-    )
-
-
 def _assembled(
-    raws: dict[str, _Raw], reading: Reading, schema: Schema | None
+    raws: dict[str, Raw], reading: Reading, schema: Schema | None
 ) -> tuple[dict[str, Data], tuple[str, ...]]:
     """The splits and their classes; takes the raws apart, for a matrix beside its columns is twice the memory."""
+    kind = schema.kind if schema else next(iter(raws.values())).kind
+    odd = next((raw for raw in raws.values() if raw.kind is not kind), None)
+    if odd is not None:
+        raise DataError(f"expected {kind} data in every split, got {odd.kind} data in {odd.where}: name matching files")
     chosen = schema or _schema(list(raws.values()), reading)
-    if any((raw.images is None) != (chosen.kind is DataKind.TABLE) for raw in raws.values()):
-        raise DataError(f"expected {chosen.kind} data in every split, got both tables and images: name matching files")
     xs = {}
     for name in list(raws):
         xs[name] = _x(raws[name], chosen)
-        raws[name] = replace(raws[name], table={}, images=None)
+        raws[name] = replace(raws[name], table={}, images=None, texts=None)
         give_back()
     if reading.one_hot and schema is None and chosen.kind is DataKind.TABLE:
         chosen = with_blocks(chosen, np.concatenate(list(xs.values())))
@@ -330,7 +178,11 @@ def _assembled(
     return parts, classes
 
 
-def _schema(raws: list[_Raw], reading: Reading) -> Schema:
+def _schema(raws: list[Raw], reading: Reading) -> Schema:
+    if raws[0].texts is not None:
+        if reading.overrides or reading.bounds:
+            raise DataError("expected texts without [schema] and bounds, got some: texts have no columns and no bounds")
+        return Schema(DataKind.TEXT, ())
     images = [raw.images for raw in raws if raw.images is not None]
     if images:
         return infer_image(images[0], bounds=reading.bounds, overrides=reading.overrides)
@@ -358,14 +210,16 @@ def _bounded(schema: Schema, reading: Reading) -> Schema:
     return replace(schema, features=tuple(one(feature) for feature in schema.features))
 
 
-def _x(raw: _Raw, schema: Schema) -> Array:
+def _x(raw: Raw, schema: Schema) -> Array:
+    if raw.texts is not None:
+        return raw.texts
     if raw.images is None:
         return matrix_of(raw.table, schema, raw.where)
     check_images(raw.images, schema, raw.where)
     return raw.images
 
 
-def _classes(raws: list[_Raw], reading: Reading) -> tuple[str, ...]:
+def _classes(raws: list[Raw], reading: Reading) -> tuple[str, ...]:
     if reading.task is Task.REGRESSION:
         return ()
     for raw in raws:
@@ -378,7 +232,7 @@ def _classes(raws: list[_Raw], reading: Reading) -> tuple[str, ...]:
     return sorted_classes(unique)
 
 
-def _y(raw: _Raw, n: int, classes: tuple[str, ...], reading: Reading, *, first: bool) -> Array:
+def _y(raw: Raw, n: int, classes: tuple[str, ...], reading: Reading, *, first: bool) -> Array:
     y = np.asarray(raw.y)
     if len(y) != n:
         raise DataError(f"expected one label for each sample in {raw.where}, got {len(y)}: align x and y")

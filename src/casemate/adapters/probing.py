@@ -7,19 +7,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from casemate.core.data import texts
 from casemate.core.facets import DataKind
 from casemate.core.rng import stream
 from casemate.core.schema import FeatureKind, Schema
 
 __all__ = ["probes"]
 
+_WORDS = (
+    "please",
+    "send",
+    "the",
+    "report",
+    "by",
+    "Friday,",
+    "at",
+    "10",
+    "o'clock",
+    "to",
+    "info@example.org",
+    "thanks!",
+)
+
 
 def probes(schema: Schema, n: int) -> NDArray[Any]:
     """`n` samples that keep the schema's bounds, kinds and categories (not its relations); always the same ones.
 
-    Where a bound is not known, three scales around zero or around the other bound.
+    Where a bound is not known, three scales around zero or around the other bound. Texts are a few words each.
     """
     rng = stream(0, "adapters", "probes")
+    if schema.kind is DataKind.TEXT:
+        return texts(" ".join(rng.choice(_WORDS, size=rng.integers(1, 12))) for _ in range(n))
     unit = rng.random((n, *schema.shape))
     scale = np.where(schema.scale > 0, schema.scale, 1.0)
     lo = np.where(

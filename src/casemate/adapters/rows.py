@@ -1,4 +1,4 @@
-"""Rows as a fitted estimator wants them: a data frame with its columns and categories, or a plain matrix."""
+"""Rows as a fitted estimator wants them: a data frame with its columns and categories, a plain matrix, or texts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from casemate.adapters.skops import parts_inside
 from casemate.core.facets import DataKind
 from casemate.core.schema import FeatureKind, Schema
 from casemate.errors import ModelError
@@ -25,16 +26,20 @@ class Rows:
     """How a sample matrix `(n, d)` is handed over: `columns` are the frame's names, empty for a plain matrix.
 
     `take` picks the matrix columns in the estimator's order. `categories` gives the values behind the indices of a
-    column, as `text_dtype`: `category` or the dtype of text (`str`, `object`).
+    column, as `text_dtype`: `category` or the dtype of text (`str`, `object`). Texts `(n,)` become objects `(n,)`, or
+    the one column that the estimator was fitted with.
     """
 
     columns: tuple[str, ...] = ()
     take: tuple[int, ...] = ()
     categories: tuple[tuple[str, tuple[Any, ...]], ...] = ()
     text_dtype: _TextDtype = "category"
+    texts: bool = False
 
     def __call__(self, x: Array) -> Any:
         """The rows; images are flattened."""
+        if self.texts:
+            return self._texts(np.asarray(x).astype(object))
         flat = np.asarray(x).reshape(len(x), -1)
         if not self.columns:
             return flat
@@ -52,6 +57,13 @@ class Rows:
             frame[name] = text
         return frame
 
+    def _texts(self, values: Array) -> Any:
+        if not self.columns:
+            return values
+        import pandas as pd
+
+        return pd.DataFrame({self.columns[0]: values})
+
     @cached_property
     def _dtypes(self) -> dict[str, Any]:
         import pandas as pd
@@ -63,11 +75,20 @@ def rows_for(estimator: Any, schema: Schema | None) -> Rows:
     """How this fitted estimator wants its rows.
 
     A frame where it was fitted with column names, so that selectors and encoders find their columns; else the matrix.
-    Raises `ModelError` where the schema lacks a column or has another number of them.
+    Raises `ModelError` where the schema lacks a column or has another number of them, and where one of schema and
+    estimator has texts and the other has not.
     """
     fitted = getattr(estimator, "feature_names_in_", None)
     names = () if fitted is None else tuple(str(name) for name in fitted)
     wanted = getattr(estimator, "n_features_in_", None)
+    _check_readers(estimator, schema)
+    if schema is not None and schema.kind is DataKind.TEXT:
+        if wanted not in (None, 1):
+            raise ModelError(
+                f"expected an estimator of texts, got one that was fitted on {wanted} features: put the vectorizer and "
+                "the classifier into one pipeline"
+            )
+        return Rows(names, texts=True)
     if schema is None or schema.kind is not DataKind.TABLE:
         width = None if schema is None else int(np.prod(schema.shape))
         _check_width(width, wanted)
@@ -81,13 +102,26 @@ def rows_for(estimator: Any, schema: Schema | None) -> Rows:
 
 
 def parts_of(estimator: Any) -> Iterator[Any]:
-    """The estimator and every fitted step inside its pipelines and column transformers."""
+    """The estimator and every fitted step inside its pipelines, unions and column transformers."""
     yield estimator
-    steps = [step for _, step in getattr(estimator, "steps", ())]
+    steps = [step for _, step in (*getattr(estimator, "steps", ()), *getattr(estimator, "transformer_list", ()))]
     steps += [entry[1] for entry in getattr(estimator, "transformers_", ())]
     for step in steps:
         if hasattr(step, "get_params"):
             yield from parts_of(step)
+
+
+def _check_readers(estimator: Any, schema: Schema | None) -> None:
+    """Vectorizers read texts, and only the texts that they are handed."""
+    readers = [part for part, _ in parts_inside(estimator) if hasattr(part, "build_analyzer")]
+    if any(getattr(part, "input", "content") != "content" for part in readers):
+        raise ModelError("expected a vectorizer of texts, got one that opens each text as a file: set input='content'")
+    named = getattr(estimator, "feature_names_in_", None) is not None
+    if readers and not named and schema is not None and schema.kind is not DataKind.TEXT:
+        raise ModelError(
+            f"expected texts, as the estimator was fitted on, got {schema.kind} data: name their column as [data] text, "
+            "or pass it alone as x"
+        )
 
 
 def _check_width(width: int | None, wanted: int | None) -> None:

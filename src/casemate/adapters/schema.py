@@ -180,7 +180,7 @@ def _category(name: str, columns: Sequence[Column], given: Mapping[str, Any], mi
     if len(names) > 1000 and len(names) > rows / 2 and "categories" not in given:
         raise DataError(
             f"expected numbers or categories in column {name!r}, got {len(names)} different texts in {rows} rows: "
-            "an id or free text; exclude it"
+            "an id or free text; exclude it, or name the column of texts as [data] text"
         )
     categories = tuple(str(item) for item in given.get("categories", sorted_classes(names)))
     return Feature(name, FeatureKind.CATEGORY, 0.0, len(categories) - 1.0, missing_ok=missing, categories=categories)

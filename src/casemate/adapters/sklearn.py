@@ -19,7 +19,7 @@ from casemate.adapters.labels import class_name
 from casemate.adapters.loading import Declared
 from casemate.adapters.probing import probes
 from casemate.adapters.rows import Rows, rows_for
-from casemate.adapters.skops import load_estimator, load_skops, save_skops
+from casemate.adapters.skops import load_estimator, load_skops, parts_inside, save_skops
 from casemate.core.case import Recipe
 from casemate.core.data import Data
 from casemate.core.model import Affine, Model, Task
@@ -51,6 +51,9 @@ KNOBS: Mapping[str, tuple[Any, ...]] = {
 """What a sweep may try of an estimator's parameters, the weakest regularisation first."""
 
 
+_ADDRESS = "_stop_words_id"
+
+
 def open_estimator(path: Path, declared: Declared) -> Any:
     """The estimator in a skops file or a trusted pickle, for `loading`; as `load_estimator`."""
     return load_estimator(path, trusted=declared.trusted, trust=declared.trust)
@@ -74,7 +77,7 @@ def wrap_estimator(
     logits = calls.logits if calls.has_logits() else None
     return Model(
         name=name or _short_name(estimator),
-        digest=fingerprint(estimator),
+        digest=_digest(estimator),
         labels=calls.labels,
         classes=calls.classes,
         task=Task.REGRESSION if regression else Task.CLASSIFICATION,
@@ -312,7 +315,7 @@ def _parallel(estimator: Any) -> list[str]:
 
 
 def _affine(calls: _Calls, schema: Schema | None) -> Affine | None:
-    if calls.rows.categories:
+    if calls.rows.categories or calls.rows.texts:
         return None
     width = getattr(calls.estimator, "n_features_in_", None)
     if schema is not None:
@@ -336,6 +339,16 @@ class _Ordered:
 
     def __call__(self, x: Array) -> Array:
         return self.calls.logits(x)[:, self.calls.positions]
+
+
+def _digest(estimator: Any) -> str:
+    """Its name, without the address in memory that a vectorizer notes of its stop words."""
+    if not any(_ADDRESS in getattr(part, "__dict__", ()) for part, _ in parts_inside(estimator)):
+        return fingerprint(estimator)
+    lasting = copy.deepcopy(estimator)
+    for part, _ in parts_inside(lasting):
+        getattr(part, "__dict__", {}).pop(_ADDRESS, None)
+    return fingerprint(lasting)
 
 
 def _last_step(estimator: Any) -> Any:

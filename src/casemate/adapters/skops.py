@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from casemate.adapters.archives import check_archive
 from casemate.adapters.loading import PICKLES
 from casemate.errors import ModelError
 
-__all__ = ["REVIEWED", "load_estimator", "load_skops", "save_skops"]
+__all__ = ["REVIEWED", "load_estimator", "load_skops", "parts_inside", "save_skops"]
 
 REVIEWED = (
     # Data in compiled or private classes: no method of theirs runs what the file says.
@@ -74,7 +74,8 @@ def load_estimator(path: str | Path, *, trusted: Sequence[str] = (), trust: bool
 def load_skops(path: str | Path, *, trusted: Sequence[str] = ()) -> Any:
     """The estimator in a skops file, made of types that skops trusts, `REVIEWED` ones and `trusted`.
 
-    Trees are checked before anything walks them: their compiled code follows the links in the file without looking.
+    Trees and vocabularies are checked before anything uses them: compiled code follows the links and columns that the
+    file gives without looking.
     Raises `ModelError` that names the types that are not trusted, and for a file that is missing or damaged.
     """
     skops_io = _skops_io()
@@ -102,6 +103,7 @@ def load_skops(path: str | Path, *, trusted: Sequence[str] = ()) -> Any:
             "skops.io.dump"
         ) from error
     _check_trees(loaded, file)
+    _check_vocabularies(loaded, file)
     return _with_predict(loaded, file)
 
 
@@ -120,6 +122,31 @@ def save_skops(path: str | Path, estimator: Any) -> None:
             f"expected an estimator that skops can write, got {type(error).__name__}: {error}: replace that part"
         ) from error
     atomic.write(Path(path), data)
+
+
+def parts_inside(part: Any, seen: set[int] | None = None, width: int = 0) -> Iterator[tuple[Any, int]]:
+    """The estimator and every part of it that is one or a compiled tree, wherever it is kept.
+
+    Beside each is the number of features that the ensemble around it was given, 0 where it does not say.
+    """
+    seen = set() if seen is None else seen
+    if id(part) in seen:
+        return
+    seen.add(id(part))
+    inside: list[Any] = []
+    if isinstance(part, dict):
+        inside = list(part.values())
+    elif isinstance(part, list | tuple):
+        inside = list(part)
+    elif isinstance(part, np.ndarray):
+        inside = list(part.reshape(-1)) if part.dtype == object else []
+    elif type(part).__module__.partition(".")[0] == "sklearn" or hasattr(type(part), "get_params"):
+        width = getattr(part, "_n_features", width)
+        yield part, width
+        if hasattr(part, "__dict__") and _name_of(type(part)) not in _TREES:
+            inside = list(vars(part).values())
+    for item in inside:
+        yield from parts_inside(item, seen, width)
 
 
 def _skops_io() -> Any:
@@ -149,9 +176,23 @@ def _with_predict(loaded: Any, file: Path) -> Any:
 
 
 def _check_trees(loaded: Any, file: Path) -> None:
-    for tree, width in _trees(loaded, set(), 0):
+    for tree, width in parts_inside(loaded):
+        if _name_of(type(tree)) not in _TREES:
+            continue
         if not (_sound(tree) if hasattr(tree, "node_count") else _sound_histogram(tree, width)):
             raise ModelError(f"expected sound trees in {file.name}, got a link or a feature outside them: damaged file")
+
+
+def _check_vocabularies(loaded: Any, file: Path) -> None:
+    """Each word of a vectorizer has a column of its own, and there are no others."""
+    for part, _ in parts_inside(loaded):
+        words = getattr(part, "vocabulary_", None)
+        if words is None:
+            continue
+        if not isinstance(words, dict) or not all(isinstance(at, int | np.integer) for at in words.values()):
+            raise ModelError(f"expected a vocabulary in {file.name}, got {type(words).__name__}: damaged file")
+        if sorted(words.values()) != list(range(len(words))):
+            raise ModelError(f"expected a column for each word in {file.name}, got others: damaged file")
 
 
 def _sound(tree: Any) -> bool:
@@ -173,26 +214,6 @@ def _forward(left: NDArray[Any], right: NDArray[Any], n: int) -> NDArray[np.bool
     """Children come after their parent and exist, hence every walk ends at a leaf."""
     own = np.arange(n)
     return np.asarray((left > own) & (left < n) & (right > own) & (right < n))
-
-
-def _trees(part: Any, seen: set[int], width: int) -> list[tuple[Any, int]]:
-    """Every compiled tree under an estimator, wherever it is kept, with the number of features it was given."""
-    if id(part) in seen:
-        return []
-    seen.add(id(part))
-    if _name_of(type(part)) in _TREES:
-        return [(part, width)]
-    inside: list[Any] = []
-    if isinstance(part, dict):
-        inside = list(part.values())
-    elif isinstance(part, list | tuple):
-        inside = list(part)
-    elif isinstance(part, np.ndarray):
-        inside = list(part.reshape(-1)) if part.dtype == object else []
-    elif type(part).__module__.partition(".")[0] == "sklearn" and hasattr(part, "__dict__"):
-        width = getattr(part, "_n_features", width)
-        inside = list(vars(part).values())
-    return [tree for item in inside for tree in _trees(item, seen, width)]
 
 
 _TREES = frozenset({"sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"})

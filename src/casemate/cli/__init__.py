@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from casemate.cli import audit, compare, doctor, explain, init, list, replay
+from casemate.cli import audit, compare, doctor, explain, init, list, replay, report
 from casemate.cli._boundary import guarded
 
 __all__ = ["app", "main", "run"]
@@ -34,6 +34,7 @@ for _name, _command in (
     ("explain", explain.explain),
     ("replay", replay.replay),
     ("compare", compare.compare),
+    ("report", report.report),
     ("list", list.list_),
     ("doctor", doctor.doctor),
 ):

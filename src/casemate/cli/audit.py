@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +11,9 @@ import typer
 from casemate.core.facets import Profile
 
 if TYPE_CHECKING:
-    from casemate._audit import Order
+    from casemate._audit import Order, Place
     from casemate.config import Settings
+    from casemate.core.report import Report
 
 __all__ = ["audit"]
 
@@ -36,22 +38,20 @@ def audit(
     trust: Annotated[
         bool, typer.Option("--trust", help="Load a model that only unpickling can read: it may run code.")
     ] = False,
+    i_am_authorised: Annotated[
+        bool, typer.Option("--i-am-authorised", help="The endpoint in [model] url may be attacked; recorded.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List what is otherwise counted.")] = False,
 ) -> int:
     """Attack the model; the exit code is the verdict."""
     from casemate import config as configuration
-    from casemate._audit import Place, run
-    from casemate.cli._progress import progress
+    from casemate._audit import Place
     from casemate.cli._show import again, show
     from casemate.report.terminal import verdict_table
 
-    settings = configuration.load(config, trust=trust)
+    settings = configuration.load(config, trust=trust, authorised=i_am_authorised)
     order = _order(settings, profile=profile, budget=budget, seed=seed, only=only, threads=threads, setting=setting)
-    case = configuration.case_of(settings)
-    with progress() as on_progress:
-        report = run(
-            case, order, Place(output, store, executor or settings.audit.executor, resume), on_progress=on_progress
-        )
+    report = _run(settings, order, Place(output, store, executor or settings.audit.executor, resume))
     lines = ["", f"  {output / 'report.html'}", f"  {output / 'report.json'}"]
     if finding := next((f for f in report.findings if f.id not in report.ruling.accepted), None):
         lines += ["", f"  {again('explain', finding.id, output)}"]
@@ -59,6 +59,30 @@ def audit(
             lines += [f"  {again('replay', finding.id, output, config=str(config), trust=trust)}"]
     show(verdict_table(report, verbose=verbose), *lines)
     return report.ruling.exit_code
+
+
+def _run(settings: Settings, order: Order, place: Place) -> Report:
+    """The audit with its progress shown; an interruption before it began says that there is nothing to resume."""
+    from casemate import config
+    from casemate._audit import run
+    from casemate.cli._progress import progress
+
+    begun = False
+    try:
+        case = config.case_of(settings, queries=order.budget.propagations)
+        with progress() as show_progress:
+
+            def on_progress(name: str, done: int, total: int) -> None:
+                nonlocal begun
+                begun = True
+                show_progress(name, done, total)
+
+            return run(case, order, place, on_progress=on_progress)
+    except KeyboardInterrupt as interruption:
+        if begun:
+            raise
+        print("interrupted before the audit had begun: start it again", file=sys.stderr)
+        raise SystemExit(130) from interruption
 
 
 def _order(

@@ -46,14 +46,14 @@ def doctor(
     from casemate.cli._show import show
 
     needs = _needs()
-    missing = [need for need in needs if not need.version]
-    trouble = [f"{need.name} is missing: {need.line}" for need in missing if not need.extra]
+    base = [need for need in needs if not need.extra]
+    trouble = [f"{need.name} is missing: {need.line}" for need in base if not need.version]
     if not needs:
         trouble.append(f"{_DISTRIBUTION} is not installed as a package: pip install -e .")
     trouble += _store_trouble(store)
     import platform
 
-    show(f"Python {platform.python_version()} on {platform.platform()}", "", _table(needs))
+    show(f"Python {platform.python_version()} on {platform.platform()}", "", _table(base), "", _extras(needs))
     if not trouble:
         show("", *_disabled())
     show("", *(trouble or ["An ordinary audit has everything that it needs."]))
@@ -87,11 +87,37 @@ def _version(name: str) -> str:
 def _table(needs: list[Need]) -> Table:
     from casemate.cli._show import columns
 
-    table = columns("package", "version", "part of", "to install it")
+    table = columns("Casemate itself", "version", "to install it")
     for need in needs:
-        part = f"extra [{need.extra}]" if need.extra else "Casemate itself"
-        table.add_row(need.name, need.version or "missing", part, "" if need.version else need.line)
+        table.add_row(need.name, need.version or "missing", "" if need.version else need.line)
     return table
+
+
+def _extras(needs: list[Need]) -> Table:
+    """Each extra with the packages that it brings, by what can be imported: two packages may own one name."""
+    from importlib import metadata
+
+    from casemate.adapters.extras import EXTRAS
+    from casemate.cli._show import columns
+
+    owners = metadata.packages_distributions()
+    brings: dict[str, list[Need]] = {}
+    for module, extra in EXTRAS.items():
+        name = next(iter(owners.get(module, ())), module)
+        brings.setdefault(extra, []).append(Need(name, _importable(module, name), extra))
+    for need in needs:
+        if need.extra and need.extra not in EXTRAS.values():
+            brings.setdefault(need.extra, []).append(need)
+    table = columns("extra", "what it brings", "to install it")
+    for extra, packages in sorted(brings.items()):
+        told = ", ".join(f"{need.name} {need.version or 'missing'}" for need in packages)
+        table.add_row(extra, told, "" if all(need.version for need in packages) else packages[0].line)
+    return table
+
+
+def _importable(module: str, name: str) -> str:
+    """The version of what a module belongs to, `""` where it cannot be imported."""
+    return (_version(name) or "installed") if importlib.util.find_spec(module) is not None else ""
 
 
 def _disabled() -> list[str]:

@@ -11,6 +11,7 @@ from casemate.adapters import wrap
 from casemate.adapters.digest import fingerprint, from_framework
 from casemate.adapters.imports import import_object
 from casemate.adapters.loading import PICKLES, Declared, load_model
+from casemate.core.budget import parse_budget
 from casemate.core.case import Case, Recipe
 from casemate.core.data import Splits
 from casemate.core.model import Model, Task
@@ -26,16 +27,20 @@ if TYPE_CHECKING:
 
 __all__ = ["case_of", "policy_of"]
 
+_ASKED = ("protocol", "request", "response", "tensor", "answer", "headers", "batch")
+_SENT = ("requests_per_second", "timeout", "tries")
 
-def case_of(settings: Settings) -> Case:
+
+def case_of(settings: Settings, *, queries: int | None = None) -> Case:
     """The case that settings describe: the model is loaded, every split is read, the recipe is imported.
 
-    Class names are those that are declared, else an estimator's own, else those in the data. Raises `ConfigError` where
-    neither model nor data are named, `ModelError` and `DataError` for what does not load or fit.
+    Class names are those that are declared, else an estimator's own, else those in the data. `queries` is the most that
+    an endpoint may be sent (None: the count in [audit] budget, if there is one). Raises `ConfigError` where neither
+    model nor data are named, `ModelError` and `DataError` for what does not load or fit.
     """
     from casemate.engine.bundles import bundle_of
 
-    native = _native(settings)
+    native = _endpoint(settings, queries) if settings.model.url is not None else _native(settings)
     if native is None and not settings.data.files:
         raise ConfigError("expected a model or data, got neither: name [model] path or [data] test")
     splits, classes = _splits(settings, native)
@@ -63,6 +68,8 @@ def policy_of(settings: Settings) -> Policy:
 def _native(settings: Settings) -> Any:
     """The estimator, module or function; `None` where the settings name no model."""
     given, folder = settings.model, settings.folder
+    if alone := sorted(given.model_fields_set & {*_ASKED, *_SENT, "cost_per_query"}):
+        raise ConfigError(f"expected model.url beside model.{alone[0]}, got none: name the endpoint")
     if given.function is not None:
         if given.path is not None or given.factory is not None:
             raise ConfigError("expected model.function alone, got it beside path or factory: name one model")
@@ -70,6 +77,23 @@ def _native(settings: Settings) -> Any:
     if given.path is None:
         return None if given.factory is None else _built(given.factory, settings)
     return load_model(given.path, Declared(given.factory, given.trusted, settings.trust, folder))
+
+
+def _endpoint(settings: Settings, queries: int | None) -> Any:
+    from casemate.adapters.http import Asking, open_endpoint
+    from casemate.adapters.sending import Sending
+
+    given = settings.model
+    if given.path is not None or given.factory is not None or given.function is not None:
+        raise ConfigError("expected model.url alone, got it beside path, factory or function: name one model")
+    if not isinstance(given.url, str):
+        raise ConfigError("expected text as model.url, got another type: write it in quotes")
+    if settings.audit.executor != "inline":
+        raise ConfigError("expected executor = 'inline' beside model.url, got another: its limits hold for one process")
+    limit = queries or parse_budget(settings.audit.budget).propagations
+    sending = Sending(queries=limit, **{name: getattr(given, name) for name in _SENT})
+    how = {name: getattr(given, name) for name in ("url", "outputs", "cost_per_query", *_ASKED)}
+    return open_endpoint(Asking(**how, sending=sending, authorised=settings.authorised))
 
 
 def _built(factory: str, settings: Settings) -> Any:
@@ -111,13 +135,15 @@ def _splits(settings: Settings, native: Any) -> tuple[Splits, tuple[str, ...]]:
         drop_sensitive=given.drop_sensitive,
         source=given.source,
         one_hot=given.one_hot,
+        text=given.text,
+        labels=given.labels,
     )
     splits, names = read_splits(given.files, reading)
     bare = [name for name, data in splits.parts().items() if native is not None and data.y is None]
     if bare:
         raise DataError(
             f"expected labels to hold the model's answers against, got none in the {bare[0]} data: name their column "
-            "(or array) as [data] target"
+            f"(or array) as [data] target, or their file beside a .npy as {bare[0]}_labels"
         )
     return splits, names
 
@@ -131,7 +157,7 @@ def _own_classes(native: Any) -> tuple[str, ...]:
 
 def _model(settings: Settings, native: Any, classes: tuple[str, ...], schema: Schema | None) -> Model:
     given = settings.model
-    if given.outputs == "labels":
+    if given.outputs == "labels" and given.url is None:
         from casemate.adapters.function import wrap_function
 
         if hasattr(native, "predict") or from_framework(native, "torch"):

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import ast
+import csv
 import json
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from casemate.adapters.loading import WEIGHTS
-from casemate.errors import ConfigError
+from casemate.adapters.loading import PICKLES, WEIGHTS
+from casemate.errors import ConfigError, DataError
 
 __all__ = ["propose"]
 
 _MODELS = (".skops", ".onnx", ".ubj", ".pt2", ".safetensors", ".pt", ".pth", ".joblib", ".pkl", ".pickle")
-_DATA = (".parquet", ".csv", ".npz")
+_DATA = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".npz", ".npy")
+_LABELS = frozenset({"y", "label", "labels", "target", "targets"})
+_HEAD = 100  # rows that are looked at for a column of texts
+_WORDS = 3  # of a text, at least, on average
 _SPLITS = {
     "test": ("test", "holdout"),
     "train": ("train",),
@@ -31,14 +37,15 @@ def propose(
 ) -> str:
     """The text of a commented casemate.toml for the model and the data in `folder`, or those that are given.
 
-    Nothing is loaded: a table's header and an array's shape are all that is read. Every guess is marked. Raises
-    `ConfigError` where there is neither a model nor data.
+    Nothing is loaded: a table's first rows, an array's shape and the list of types in a skops file are all that is
+    read. Every guess is marked. Raises `ConfigError` where there is neither a model nor data.
     """
     root = Path(folder)
-    files = sorted(path for path in root.iterdir() if path.is_file()) if root.is_dir() else []
+    files = sorted(path for path in root.iterdir() if path.is_file() or _of_pictures(path)) if root.is_dir() else []
     found_model = model or _first(files, _MODELS)
     splits = {"test": data} if data else {}
-    for name, path in _splits([path for path in files if path.suffix in _DATA]).items():
+    labels = [path for path in files if path.suffix == ".npy" and _LABELS & set(_words(path))]
+    for name, path in _splits([p for p in files if (p.suffix in _DATA or p.is_dir()) and p not in labels]).items():
         splits.setdefault(name, path)
     if found_model is None and not splits:
         kinds = ", ".join((*_MODELS, *_DATA))
@@ -49,7 +56,7 @@ def propose(
     sections = [
         "# What Casemate audits, and what fails. Lines marked `guess` are for you to look at.",
         _model_section(found_model, root, sources),
-        _data_section(splits, root, target),
+        _data_section(splits, root, target, labels=labels, model=found_model),
         _train_section(found_model, sources),
         _REST,
     ]
@@ -58,11 +65,12 @@ def propose(
 
 @dataclass(frozen=True)
 class _Shape:
-    """What a data file says of itself: names of columns or arrays, and the shape and type of an array x."""
+    """What a data file says of itself: names of columns or arrays, first values, the shape and type of an array x."""
 
     names: tuple[str, ...] = ()
     x: tuple[int, ...] = ()
     dtype: str = ""
+    head: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 def _model_section(model: Path | None, root: Path, sources: list[Path]) -> str:
@@ -72,21 +80,36 @@ def _model_section(model: Path | None, root: Path, sources: list[Path]) -> str:
     if model.suffix in WEIGHTS:
         factory = _defined(sources, ("build", "make_model", "create_model", "build_model"), 0)
         lines.append(f"factory = {_text(factory or 'pkg.module:build')}  # guess: the function that builds the module")
-    elif model.suffix != ".skops":
+    elif model.suffix in PICKLES:
         lines.append("# A pickle runs code when it is opened: convert it to .skops, or audit with --trust.")
     lines.append('# classes = ["no", "yes"]       # names of the class indices, where the model does not say')
     return "\n".join(lines)
 
 
-def _data_section(splits: dict[str, Path], root: Path, target: str | None) -> str:
+def _data_section(
+    splits: dict[str, Path], root: Path, target: str | None, *, labels: Sequence[Path], model: Path | None
+) -> str:
     if not splits:
         return '[data]\n# test = "test.parquet"         # no data was found here: name held-out rows'
-    lines = ["[data]", *(f"{name} = {_text(_relative(path, root))}" for name, path in splits.items())]
+    lines = ["[data]"]
+    for name, path in splits.items():
+        lines.append(f"{name} = {_text(_relative(path, root))}")
+        beside = next((item for item in labels if _core(item) == _core(path)), None)
+        if path.suffix == ".npy" and beside is not None:
+            lines.append(f"{name}_labels = {_text(_relative(beside, root))}  # guess: the labels of {name}")
     first = splits.get("test") or next(iter(splits.values()))
     shape = _shape_of(first)
-    if first.suffix == ".npz":
+    if first.suffix in (".npz", ".npy"):
         return "\n".join([*lines, *_array_lines(shape, target)])
-    guessed = target or _target(shape.names)
+    if first.is_dir():
+        return "\n".join([*lines, "# bounds = [0, 1]              # what the pixels are scaled to"])
+    return "\n".join([*lines, *_column_lines(shape, target, _reads_texts(model))])
+
+
+def _column_lines(shape: _Shape, target: str | None, reads_texts: bool | None) -> list[str]:
+    texts = None if reads_texts is False else _texts(shape.head, target, sure=bool(reads_texts))
+    lines = [f"text = {_text(texts)}  # guess: the column of texts; no other is a feature"] if texts else []
+    guessed = target or _target([name for name in shape.names if name != texts])
     if guessed:
         lines.append(f"target = {_text(guessed)}" + ("" if target else "  # guess: the column to predict"))
     sensitive = [name for name in shape.names if name.lower() in _SENSITIVE and name != guessed]
@@ -95,8 +118,32 @@ def _data_section(splits: dict[str, Path], root: Path, target: str | None) -> st
         if sensitive
         else '# sensitive = ["sex"]           # whose treatment is compared'
     )
-    lines.append('# exclude = ["id"]              # columns that the model was not given')
-    return "\n".join(lines)
+    return lines if texts else [*lines, '# exclude = ["id"]              # columns that the model was not given']
+
+
+def _texts(head: Mapping[str, Sequence[Any]], target: str | None, *, sure: bool) -> str | None:
+    """The column of the most words that are different in most rows; if `sure` that there is one, of any words."""
+    found: dict[str, float] = {}
+    for name, values in head.items():
+        given = [value for value in values if value not in (None, "")]
+        if name != target and given and all(isinstance(value, str) for value in given):
+            words = sum(len(value.split()) for value in given) / len(given)
+            if len(set(given)) > len(given) / 2 and (sure or words >= _WORDS):
+                found[name] = words
+    return max(found, key=lambda name: found[name], default=None)
+
+
+def _reads_texts(model: Path | None) -> bool | None:
+    """Whether a skops file holds a vectorizer of texts; None for files that do not say."""
+    if model is None or model.suffix in PICKLES:
+        return None
+    if model.suffix != ".skops":
+        return False
+    try:
+        with zipfile.ZipFile(model) as archive, archive.open("schema.json") as stream:
+            return b"sklearn.feature_extraction.text" in stream.read(1 << 26)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
 
 
 def _array_lines(shape: _Shape, target: str | None) -> list[str]:
@@ -147,8 +194,7 @@ def _splits(files: list[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name, words in _SPLITS.items():
         for path in files:
-            parts = path.stem.lower().replace("-", "_").split("_")
-            if name not in found and any(part.startswith(word) for part in parts for word in words):
+            if name not in found and any(part.startswith(word) for part in _words(path) for word in words):
                 found[name] = path
     left = [path for path in files if path not in found.values()]
     if "test" not in found and left:
@@ -156,35 +202,78 @@ def _splits(files: list[Path]) -> dict[str, Path]:
     return found
 
 
+def _words(path: Path) -> list[str]:
+    return path.stem.lower().replace("-", "_").split("_")
+
+
+def _core(path: Path) -> frozenset[str]:
+    """What a file of samples and the file of its labels have in common: `x_test` and `y_test`, `x` and `y`."""
+    return frozenset(_words(path)) - _LABELS - {"x", "data", "images", "features"}
+
+
+def _of_pictures(path: Path) -> bool:
+    from casemate.adapters.image_folder import PICTURES, class_folders
+
+    if not path.is_dir() or path.name.startswith("."):
+        return False
+    inside = (item for folder in class_folders(path) for item in islice(folder.iterdir(), _HEAD))
+    return any(item.suffix.lower() in PICTURES for item in inside)
+
+
 def _shape_of(path: Path) -> _Shape:
-    """The header alone; a file that cannot be read says nothing here and everything in the audit."""
+    """The header and the first rows; a file that cannot be read says nothing here and everything in the audit."""
     try:
         if path.suffix == ".npz":
             return _npz_shape(path)
-        if path.suffix == ".parquet":
-            from pyarrow import parquet
-
-            return _Shape(tuple(parquet.read_schema(path).names))
-        from casemate.adapters.tables import csv_header
-
-        return _Shape(tuple(csv_header(path)))
-    except (OSError, ValueError, zipfile.BadZipFile):
+        if path.suffix == ".npy":
+            with path.open("rb") as stream:
+                return _npy_shape(stream, ())
+        if path.is_dir():
+            return _Shape()
+        head = _head(path)
+        return _Shape(tuple(head), head=head)
+    except (OSError, ValueError, DataError, csv.Error, zipfile.BadZipFile):
         return _Shape()
 
 
-def _npz_shape(path: Path) -> _Shape:
-    import numpy as np
+def _head(path: Path) -> dict[str, list[Any]]:
+    if path.suffix == ".parquet":
+        from pyarrow import parquet
 
+        with parquet.ParquetFile(path) as file:
+            first = next(file.iter_batches(batch_size=_HEAD), None)
+            return {name: [] for name in file.schema_arrow.names} if first is None else first.to_pydict()
+    from casemate.adapters.tables import csv_dialect, json_record
+
+    if path.suffix in (".jsonl", ".ndjson"):
+        with path.open("rb") as stream:
+            rows = [
+                json_record(line, at, path.name) for at, line in enumerate(islice(stream, _HEAD), 1) if line.strip()
+            ]
+        return {name: [row.get(name) for row in rows] for name in dict.fromkeys(key for row in rows for key in row)}
+    names, delimiter = csv_dialect(path)
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+        found = list(islice(csv.reader(lines, delimiter=delimiter), 1, _HEAD + 1))
+    return {name: [row[at] for row in found if at < len(row)] for at, name in enumerate(names)}
+
+
+def _npz_shape(path: Path) -> _Shape:
     with zipfile.ZipFile(path) as archive:
         names = [Path(name).stem for name in archive.namelist()]
         chosen = next((name for name in ("x", "X", "images", "data", "features") if name in names), None)
         if chosen is None:
             return _Shape(tuple(names))
         with archive.open(f"{chosen}.npy") as stream:
-            version = np.lib.format.read_magic(stream)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(stream)
-    return _Shape(tuple(names), tuple(shape), dtype.str)
+            return _npy_shape(stream, tuple(names))
+
+
+def _npy_shape(stream: Any, names: tuple[str, ...]) -> _Shape:
+    import numpy as np
+
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    return _Shape(names, tuple(shape), dtype.str)
 
 
 def _target(names: Sequence[str]) -> str | None:

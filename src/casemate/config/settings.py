@@ -41,12 +41,12 @@ __all__ = [
 ]
 
 
-def load(path: str | Path, *, trust: bool = False) -> Settings:
+def load(path: str | Path, *, trust: bool = False, authorised: bool = False) -> Settings:
     """The settings in a file; relative paths in it are relative to its folder, and nothing that it names is opened yet.
 
-    `trust` is what `--trust` says: a model that only unpickling can read may be unpickled. Raises `ConfigError` for a
-    file that is missing or not TOML, an unknown key (with the nearest one) and a value of the wrong type (with its
-    place).
+    `trust` is what `--trust` says: a model that only unpickling can read may be unpickled. `authorised` is what
+    `--i-am-authorised` says: the endpoint that it names may be attacked. Raises `ConfigError` for a file that is
+    missing or not TOML, an unknown key (with the nearest one) and a value of the wrong type (with its place).
     """
     file = Path(path)
     try:
@@ -64,6 +64,7 @@ def load(path: str | Path, *, trust: bool = False) -> Settings:
         raise ConfigError(_clear(error, file.name)) from error
     settings._folder = folder
     settings._trust = trust
+    settings._authorised = authorised
     return settings
 
 
@@ -85,7 +86,8 @@ class ModelSettings(_Section):
 
     `factory` alone is called for the model; `function` names a function that answers batches, whose answers are
     `outputs`. `trusted` lists types in a skops file; `classes` are the names of the class indices; `accuracy` is what
-    its maker claims on the test data.
+    its maker claims on the test data. `url` is an endpoint, and what follows it says how it is asked (see
+    `adapters.http.Asking`).
     """
 
     path: FilePath | None = None
@@ -96,15 +98,38 @@ class ModelSettings(_Section):
     trusted: tuple[str, ...] = ()
     name: Name | None = None
     accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    url: Any = None  # held to its form where it is used: what is wrong with it may be a secret, which no error repeats
+    protocol: Literal["oip", "json"] = "oip"
+    request: Name | None = None
+    response: str | None = None
+    tensor: Name | None = None
+    answer: Name | None = None
+    headers: Any = Field(default_factory=dict)  # as url
+    batch: Annotated[StrictInt, Field(ge=1, le=100_000)] = 64
+    requests_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    tries: Annotated[StrictInt, Field(ge=1, le=20)] = 5
+    cost_per_query: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class DataSettings(_Section):
-    """`[data]`: a file for each split, and what its columns mean (see `adapters.data.Reading`)."""
+    """`[data]`: a file for each split, and what its columns mean (see `adapters.sources.Reading`).
+
+    A table (`.parquet`, `.csv`, `.jsonl`): `target` names the column of labels, and `text` that of texts where the
+    samples are texts. Arrays `x` and `y` in one `.npz`, or `x` in a `.npy` and its labels in another, named by
+    `test_labels` beside `test` and so on. A folder of PNG and JPEG pictures, in one folder for each class; they are
+    scaled to `bounds`, [0, 1] by default.
+    """
 
     test: FilePath | None = None
     train: FilePath | None = None
     tune: FilePath | None = None
     reference: FilePath | None = None
+    test_labels: FilePath | None = None
+    train_labels: FilePath | None = None
+    tune_labels: FilePath | None = None
+    reference_labels: FilePath | None = None
+    text: Name | None = None
     target: Name | None = None
     sensitive: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -127,6 +152,19 @@ class DataSettings(_Section):
         """The files of the splits that are named."""
         named = {"train": self.train, "tune": self.tune, "test": self.test, "reference": self.reference}
         return {name: path for name, path in named.items() if path is not None}
+
+    @property
+    def labels(self) -> dict[str, Path]:
+        """The files of labels of the splits whose samples are in a file of their own."""
+        named = {name: getattr(self, f"{name}_labels") for name in ("train", "tune", "test", "reference")}
+        return {name: path for name, path in named.items() if path is not None}
+
+    @model_validator(mode="after")
+    def _labelled(self) -> DataSettings:
+        alone = sorted(self.labels.keys() - self.files.keys())
+        if alone:
+            raise ValueError(f"{alone[0]} beside {alone[0]}_labels")
+        return self
 
 
 class TrainSettings(_Section):
@@ -202,6 +240,7 @@ class Settings(_Section):
     columns: dict[str, dict[str, Any]] = Field(default_factory=dict, alias="schema")
     _folder: Path = PrivateAttr(default_factory=Path)
     _trust: bool = PrivateAttr(default=False)
+    _authorised: bool = PrivateAttr(default=False)
 
     @property
     def folder(self) -> Path:
@@ -212,6 +251,11 @@ class Settings(_Section):
     def trust(self) -> bool:
         """Whether the user said that the model's file may run code."""
         return self._trust
+
+    @property
+    def authorised(self) -> bool:
+        """Whether the user said that the endpoint may be attacked."""
+        return self._authorised
 
 
 def _clear(error: ValidationError, name: str) -> str:

@@ -115,8 +115,18 @@ def digest_of_arrays(parts: Mapping[str, Array]) -> str:
 
 
 def texts(values: Iterable[str]) -> Array:
-    """Texts as an array `(n,)` of variable length, which is what text data holds as x."""
-    return np.array([str(value) for value in values], dtype=np.dtypes.StringDType())
+    """Texts as an array `(n,)` of variable length, which is what text data holds as x.
+
+    Raises `DataError` for half of a surrogate pair, which is no text in any encoding.
+    """
+    found = [str(value) for value in values]
+    try:
+        return np.array(found, dtype=np.dtypes.StringDType())
+    except UnicodeEncodeError as error:
+        row = next(index for index, value in enumerate(found) if _halved(value))
+        raise DataError(
+            f"expected Unicode text, got half of a surrogate pair in text {row}: mend its encoding"
+        ) from error
 
 
 def plain_bytes(array: Array) -> memoryview:
@@ -127,6 +137,10 @@ def plain_bytes(array: Array) -> memoryview:
         sizes = np.array([len(item) for item in encoded], dtype="<u8")
         return memoryview(sizes.tobytes() + b"".join(encoded))
     return memoryview(flat.view(np.uint8).data) if flat.size else memoryview(b"")
+
+
+def _halved(text: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _frozen(values: Array, n: int, name: str) -> Array:

@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 from casemate.core.bracket import Batch, Claim, Goal, Ledger
 from casemate.core.case import Case
 from casemate.core.data import digest_of_arrays
-from casemate.core.facets import PluginKind
+from casemate.core.facets import DataKind, PluginKind
 from casemate.core.lab import Lab
 from casemate.core.metering import metered, observed
 from casemate.core.model import ABSTAIN, Model
 from casemate.core.norms import Norm, Switch, distance
 from casemate.core.plugin import Plugin
 from casemate.core.schema import Schema
+from casemate.core.spelling import words_changed
 from casemate.errors import BudgetExhausted, LawBroken, ModelError
 
-__all__ = ["batch_of", "open_ledger", "pursue", "unanswered", "wrong"]
+__all__ = ["batch_of", "how_far", "open_ledger", "pursue", "unanswered", "wrong"]
 
 Array = NDArray[Any]
 _BALL_TOLERANCE = 1e-6
@@ -39,6 +40,17 @@ def wrong(model: Model, x: Array, y: Array, *, target: int | None = None) -> NDA
 def unanswered(model: Model, x: Array, y: Array) -> NDArray[np.bool_]:
     """Which samples do not get the right answer, mask `(n,)`: a wrong one, or a refusal."""
     return np.asarray(_labels(model, x) != y)
+
+
+def how_far(norm: Norm, x: Array, x_adv: Array, schema: Schema | None) -> NDArray[np.float64]:
+    """The distance of each changed sample from its original, `(n,)`, in float64 and in units of the schema's scale.
+
+    Between texts it is the number of changed words, see `core.spelling`, whatever the norm.
+    """
+    if schema is not None and schema.kind is DataKind.TEXT:
+        return words_changed(x, x_adv)
+    scale = np.ones((1,) * (x.ndim - 1)) if schema is None else schema.scale
+    return distance(norm, x, x_adv, scale, _switches(schema))
 
 
 def batch_of(x: Array, y: Array, sample_id: Array) -> Batch:
@@ -117,7 +129,7 @@ def _judge_witness(
     if claim.x is None or claim.x.shape != (len(picked), *batch.x.shape[1:]):
         raise LawBroken(f"expected {plugin.id} to give one sample for each row it claims: mend the claim")
     x = np.asarray(claim.x, dtype=batch.x.dtype)
-    far = distance(goal.norm, batch.x[picked], x, _scale(case.schema, x), _switches(case.schema))
+    far = how_far(goal.norm, batch.x[picked], x, case.schema)
     if (far > goal.eps * (1 + _BALL_TOLERANCE) + 1e-12).any():
         raise LawBroken(
             f"expected {plugin.id} to stay within {goal.norm} eps = {goal.eps}, got {far.max():.9g}: project"
@@ -147,10 +159,6 @@ def _labels(model: Model, x: Array) -> Array:
     if labels.shape != (len(x),):
         raise ModelError(f"expected {len(x)} labels, got shape {labels.shape}: the model must answer each sample")
     return labels
-
-
-def _scale(schema: Schema | None, x: Array) -> Array:
-    return np.ones((1,) * (x.ndim - 1)) if schema is None else schema.scale
 
 
 def _switches(schema: Schema | None) -> tuple[Switch, ...]:

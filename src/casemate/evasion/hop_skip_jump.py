@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -240,7 +241,7 @@ class _Walk:
         most = max(1, _CHUNK // (probes * max(int(np.prod(self.shape)), 1)))
         for top in range(0, len(self), most):
             rows = np.arange(top, min(top + most, len(self)))
-            out[rows] = self._estimated(rows, probes, step, size[rows])
+            out[rows] = self._estimated(rows, probes, size[rows])
         return out
 
     def _probe_sizes(self, step: int) -> Array:
@@ -251,18 +252,19 @@ class _Walk:
         # delta_t of section IV: sqrt(d) theta |x_t - x| for l2, d theta |x_t - x| for linf; both are |x_t - x| / d
         return self.far / self.d
 
-    def _estimated(self, rows: Array, probes: int, step: int, size: Array) -> Array:
+    def _estimated(self, rows: Array, probes: int, size: Array) -> Array:
         mine = np.clip(self.options.queries - self.used[rows] - _LARGEST_STEPS, _LEAST, probes)
         asked = np.arange(probes) < mine[:, None]  # each sample's own count, whoever shares the batch
-        wide = size.reshape(-1, *(1,) * (1 + len(self.shape))).astype(self.reach.x.dtype)
-        moves = self._whole_steps(self._directions(rows, probes) * wide)
+        moves = self._whole_steps(self._directions(rows, probes, size))
         points = self._around(rows, moves)
         value = np.zeros(asked.shape, dtype=moves.dtype)
-        sides = wrong(self.model, points[asked], np.repeat(self.y[rows], mine), target=self.goal.target)
+        sent = points.reshape(-1, *self.shape) if asked.all() else points[asked]
+        sides = wrong(self.model, sent, np.repeat(self.y[rows], mine), target=self.goal.target)
         value[asked] = np.where(sides, 1, -1)
         self.used[rows] += mine
         points -= self.at[rows][:, None]
-        points /= self.unit.astype(moves.dtype)
+        if self.unit.max() != 1 or self.unit.min() != 1:
+            points /= self.unit.astype(moves.dtype)
         seen = np.nan_to_num(points, copy=False) if np.isnan(self.reach.x[rows]).any() else points
         mean = (value.sum(axis=1) / mine)[:, None]
         weight = np.where(np.abs(mean) == 1, value, np.where(asked, value - mean, 0)).astype(moves.dtype)
@@ -273,7 +275,9 @@ class _Walk:
     def _around(self, rows: Array, moves: Array) -> Array:
         """The points `(n, b, ...)` that the moves lead to, inside the bounds; what is fixed or missing stays."""
         x = self.reach.x[rows][:, None]
-        points: Array = moves * self.unit.astype(moves.dtype)
+        points: Array = moves
+        if self.unit.max() != 1 or self.unit.min() != 1:
+            points *= self.unit.astype(moves.dtype)
         points += self.at[rows][:, None]
         np.clip(points, self.reach.low[rows][:, None], self.reach.high[rows][:, None], out=points)
         if self.reach.whole is not None:
@@ -288,17 +292,23 @@ class _Walk:
         length = np.sqrt((found.reshape(len(found), -1) ** 2).sum(axis=1))
         return np.asarray(found / np.where(length > 0, length, 1.0).reshape(-1, *(1,) * len(self.shape)))
 
-    def _directions(self, rows: Array, probes: int) -> Array:
+    def _directions(self, rows: Array, probes: int, size: Array) -> Array:
+        """Random directions `(n, probes, ...)` of length `size (n,)`, from each sample's own stream."""
         shape, dtype = (probes, *self.shape), self.reach.x.dtype
         streams = [self.streams[index] for index in self.index[rows]]
         if self.goal.norm is Norm.L2 and self.d < _CUBE:
             drawn = np.stack([rng.standard_normal(shape, dtype=dtype) for rng in streams])
         else:
-            drawn = np.stack([2 * rng.random(shape, dtype=dtype) - 1 for rng in streams])
+            # 2 bytes a coordinate are fine enough for a direction, and half the work of the generator
+            count = 2 * math.prod(shape)
+            drawn = np.concatenate([np.frombuffer(rng.bytes(count), np.int16) for rng in streams]).astype(dtype)
+            drawn = drawn.reshape(len(rows), *shape)
+            drawn += 0.5
         drawn = drawn if self.free.all() else np.where(self.free, drawn, 0)
         flat = drawn.reshape(len(rows), probes, -1)
         length = np.sqrt(np.einsum("nbd,nbd->nb", flat, flat))
-        drawn /= np.where(length > 0, length, 1).reshape(len(rows), probes, *(1,) * len(self.shape))
+        longer = (size[:, None] / np.where(length > 0, length, 1)).astype(dtype)
+        drawn *= longer.reshape(len(rows), probes, *(1,) * len(self.shape))
         return np.asarray(drawn)
 
     def _whole_steps(self, moves: Array) -> Array:

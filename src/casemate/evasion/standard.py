@@ -16,11 +16,11 @@ from casemate.core.evidence import Evidence
 from casemate.core.facets import Cost, DataKind, Facet, PluginKind, Profile
 from casemate.core.lab import Lab, Stored
 from casemate.core.metering import observed
-from casemate.core.norms import Norm, distance
+from casemate.core.norms import Norm
 from casemate.core.planner import applicable
 from casemate.core.plugin import Plugin, probe
 from casemate.core.schema import Schema
-from casemate.engine.harness import batch_of, open_ledger, pursue, unanswered, wrong
+from casemate.engine.harness import batch_of, how_far, open_ledger, pursue, unanswered, wrong
 from casemate.engine.reach import reach_of
 from casemate.errors import BudgetExhausted, ConfigError, Unavailable
 from casemate.evasion import THREAT
@@ -39,12 +39,12 @@ _SHARD = 64  # samples a job; from nothing but the data, so that no report depen
 
 @dataclass(frozen=True, slots=True)
 class StandardOptions:
-    """`norm` (one or several), `eps` (None: by the kind of data), `samples` of the test rows; and how hard to try.
+    """`norm` (one or several) and `eps` (None: by the kind of data), `samples` of the test rows; and how hard to try.
 
     `steps`, `restarts`, `targets` go to gradient attacks, `queries` to score-based ones; None leaves an attack its own.
     """
 
-    norm: str | tuple[str, ...] = "linf"
+    norm: str | tuple[str, ...] | None = None
     eps: float | tuple[float, ...] | None = None
     samples: int = 500
     steps: int | None = 50
@@ -73,7 +73,7 @@ def _paired(arrays: Mapping[str, Stored], evidence: Evidence) -> tuple[Array, Ar
     threat=THREAT,
     source="schedule: Croce and Hein, AutoAttack, ICML 2020; brackets are Casemate's; intervals: Clopper-Pearson",
     needs={Facet.LABELS, Facet.TEST},
-    kinds={DataKind.IMAGE, DataKind.TABLE},
+    kinds={DataKind.IMAGE, DataKind.TABLE, DataKind.TEXT},
     cost=Cost.EXPENSIVE,
     metrics=METRICS,
     options=StandardOptions,
@@ -90,9 +90,9 @@ def measure_robustness(case: Case, lab: Lab) -> Iterator[Evidence]:
     At each eps, (rows right and not broken) / (sampled test rows), rows that are wrong as they are included, with a
     Clopper-Pearson interval. Errs too high: a stronger attack may break more. Beside it: certified accuracy (errs too
     low), both as curves, the median distance, what each method broke and what it cost. Rows are drawn in proportion to
-    the classes, with a stream that does not depend on the attacks' seed. eps is in units of the schema's scale. Where
-    the budget ends, rows that were not fully attacked count as standing, `evasion.unfinished` says how many, and the
-    probe ends as skipped for its budget.
+    the classes, with a stream that does not depend on the attacks' seed. eps is in units of the schema's scale, and of
+    texts (l0) the number of words that are changed by one character each. Where the budget ends, rows that were not
+    fully attacked count as standing, `evasion.unfinished` says how many, and the probe ends as skipped for its budget.
 
     Raises `ConfigError` for options that do not fit, `Unavailable` where no attack or certificate applies,
     `BudgetExhausted`.
@@ -101,7 +101,7 @@ def measure_robustness(case: Case, lab: Lab) -> Iterator[Evidence]:
     options: StandardOptions = lab.options
     rows = _sampled(data, options.samples, lab)
     unfinished = 0
-    for norm in _norms(options):
+    for norm in _norms(options, data.schema):
         radii = _radii(options, norm, data.schema)
         _stages(case, norm, lab)
         shards = [rows[top : top + _SHARD] for top in range(0, len(rows), _SHARD)]
@@ -124,9 +124,15 @@ def _kept(name: str, found: Stored, lab: Lab) -> tuple[str, ...]:
     return (digest,) if digest else ()
 
 
-def _norms(options: StandardOptions) -> list[Norm]:
-    names = [options.norm] if isinstance(options.norm, str) else list(options.norm)
-    return [Norm(name) for name in dict.fromkeys(names)]
+def _norms(options: StandardOptions, schema: Schema) -> list[Norm]:
+    text = schema.kind is DataKind.TEXT
+    asked = options.norm or (Norm.L0 if text else Norm.LINF)
+    norms = [Norm(name) for name in dict.fromkeys([asked] if isinstance(asked, str) else asked)]
+    if text and norms != [Norm.L0]:
+        raise ConfigError(
+            f"expected norm l0 (changed words) for texts in evasion/standard, got {', '.join(norms)}: leave norm out"
+        )
+    return norms
 
 
 def _radii(options: StandardOptions, norm: Norm, schema: Schema) -> list[float]:
@@ -140,7 +146,9 @@ def _radii(options: StandardOptions, norm: Norm, schema: Schema) -> list[float]:
 
 
 def usual_eps(norm: Norm, schema: Schema) -> list[float]:
-    """The eps that the field reports: MNIST's for one channel, CIFAR-10's for colour, tenths of a scale for tables."""
+    """What the field reports on MNIST (one channel) and CIFAR-10 (colour); tenths of a table's scale; a few words."""
+    if schema.kind is DataKind.TEXT:
+        return [1.0, 2.0, 4.0]
     if schema.kind is DataKind.TABLE:
         return [0.1, 0.25, 0.5] if norm is Norm.LINF else [0.25, 0.5, 1.0]
     pixel = schema.features[0]
@@ -212,7 +220,7 @@ def _shard(case: Case, item: Stored, lab: Lab) -> Stored:
     for plugin in (p for p in attacks if p.minimum_norm and whole):
         whole = _stepped_closer(plugin, case, batch, radii, lab, ledger=ledger)
         unfinished |= (ledger.upper[:, None] > np.array(radii)) & (ledger.lower[:, None] < radii) & (not whole)
-    if whole:
+    if whole and case.kind is not DataKind.TEXT:  # between two texts there is no way to go
         _come_closer(case, batch, lab, ledger)
     spent = lab.meter.spent
     return {
@@ -234,7 +242,8 @@ def _stepped_closer(
     scores it is an alarm on a few samples, and runs on the others only if it breaks one of these.
     """
     goal, rows = Goal(ledger.norm, float("inf")), np.flatnonzero(ledger.upper > radii[0])
-    if Facet.SCORES in case.offers and not plugin.needs & {Facet.SCORES, Facet.GRADIENTS}:
+    blind = not plugin.needs & {Facet.SCORES, Facet.GRADIENTS} and case.kind is not DataKind.TEXT  # those see both
+    if Facet.SCORES in case.offers and blind:
         standing_rows = _open_rows(ledger, radii[-1])
         alarm, rest = standing_rows[:_ALARM], standing_rows[_ALARM:]
         whole = not len(alarm) or _pursued(plugin, case, batch, goal, lab, ledger=ledger, rows=alarm)
@@ -320,8 +329,7 @@ def _judged_again(case: Case, kept: Stored) -> Array:
     claimed = np.flatnonzero(np.isfinite(upper))
     if len(claimed):
         points = witness[claimed].astype(data.x.dtype)
-        schema = data.schema
-        far = distance(Norm(kept["norm"]), data.x[rows[claimed]], points, schema.scale, schema.switches)
+        far = how_far(Norm(kept["norm"]), data.x[rows[claimed]], points, data.schema)
         true = data.labels[rows[claimed]]
         # A sample that is not answered rightly as it is needs no permission from the schema, and may be refused.
         clean = (far == 0) & unanswered(case.the_model(), points, true)

@@ -9,7 +9,7 @@ import numpy as np
 
 from casemate.core.case import Case
 from casemate.core.evidence import Direction, Evidence, Metric, Quantity
-from casemate.core.facets import Facet
+from casemate.core.facets import DataKind, Facet
 from casemate.core.lab import Lab
 from casemate.core.plugin import probe
 from casemate.preflight import THREAT
@@ -38,6 +38,7 @@ DTYPES = Metric("preflight.dtypes", Quantity.NOTE, Direction.EXACT, unit="precis
     threat=THREAT,
     source="Micikevicius et al., ICLR 2018 (mixed precision); IEEE 754-2019, section 3.6 (24 bits in binary32)",
     needs={Facet.TEST, Facet.LABELS},
+    kinds={DataKind.IMAGE, DataKind.TABLE},
     metrics=(MIXED, ROUNDING, DTYPES),
     options=Samples,
 )

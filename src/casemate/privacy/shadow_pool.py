@@ -72,10 +72,10 @@ def train_shadows(case: Case, lab: Lab) -> Stored:
     options: ShadowPoolOptions = lab.options
     if options.models < 2 or options.models % 2:
         raise ConfigError(f"expected an even number of shadow models, got {options.models}: set models = 16")
-    pool, part, sample_id = _everyone(case)
-    own = np.flatnonzero(~_on_both_sides(pool, part))
-    rows = own[_population(pool.take(own), part[own], options.rows, lab.rows_rng("population"))]
-    data = pool.take(rows)
+    pool = _everyone(case)
+    own = np.flatnonzero(~_on_both_sides(pool))
+    rows = own[_population(pool.y[own], pool.part[own], options.rows, lab.rows_rng("population"))]
+    data, part = pool.take(rows), pool.part[rows]
     facet = signal_facet(case.the_model())
     target = confidence_signal(case.the_model(), data.x, data.labels, facet=facet)
     inside = paired_masks(data.labels, options.models, lab.rng("masks"))
@@ -89,12 +89,12 @@ def train_shadows(case: Case, lab: Lab) -> Stored:
         "phi": np.concatenate([item["phi"] for item in found]),
         "inside": inside,
         "target": target,
-        "member": part[rows] == 0,
-        "part": part[rows],
-        "sample_id": sample_id[rows],
+        "member": part == 0,
+        "part": part,
+        "sample_id": pool.sample_id[rows],
         "facet": facet.value,
-        "sampled": f"{len(rows)} of {len(pool)} rows ({', '.join(_counts(part[rows]))}), seeded, by class and split"
-        + (f", without {len(pool) - len(own)} rows that are in train and outside" if len(own) < len(pool) else ""),
+        "sampled": f"{len(rows)} of {len(pool.y)} rows ({', '.join(_counts(part))}), seeded, by class and split"
+        + (f", without {len(pool.y) - len(own)} rows that are in train and outside" if len(own) < len(pool.y) else ""),
     }
 
 
@@ -150,8 +150,7 @@ def paired_masks(y: Array, models: int, rng: np.random.Generator) -> NDArray[np.
 
 
 def _shadows(case: Case, item: Stored, lab: Lab) -> Stored:
-    pool, _, _ = _everyone(case)
-    data, recipe = pool.take(item["rows"]), _recipe(case)
+    data, recipe = _everyone(case).take(item["rows"]), _recipe(case)
     inside = np.asarray(item["inside"])
     facet = Facet(item["facet"])
     models = _trained(recipe, data, inside, first=int(item["first"]), lab=lab)
@@ -182,24 +181,46 @@ def _recipe(case: Case) -> Recipe:
     return case.recipe
 
 
-def _everyone(case: Case) -> tuple[Data, NDArray[np.int64], NDArray[np.int64]]:
-    """All rows of train, test and tune as one data set, which part each is from `(n,)`, and their ids there `(n,)`."""
-    parts = [(code, data) for code, name in enumerate(_PARTS) if (data := case.splits.parts().get(name)) is not None]
+@dataclass(frozen=True)
+class _Pool:
+    """All rows of train, test and tune, where they are: a million rows are not copied to draw four thousand.
+
+    `y (n,)` are their labels, `part (n,)` the place in `_PARTS` of the split that a row is from, `sample_id (n,)` its
+    id there.
+    """
+
+    parts: tuple[Data, ...]
+    y: Array
+    part: NDArray[np.int64]
+    sample_id: NDArray[np.int64]
+
+    def take(self, rows: Array) -> Data:
+        """The rows at the given positions, which rise; their ids are these positions."""
+        ends = np.cumsum([len(data) for data in self.parts])
+        cuts = np.searchsorted(rows, ends)
+        x = [
+            data.x[rows[top:bottom] - (end - len(data))]
+            for data, top, bottom, end in zip(self.parts, [0, *cuts[:-1]], cuts, ends, strict=True)
+        ]
+        return Data(np.concatenate(x), self.parts[0].schema, self.y[rows], sample_id=rows)
+
+
+def _everyone(case: Case) -> _Pool:
+    parts = {code: data for code, name in enumerate(_PARTS) if (data := case.splits.parts().get(name)) is not None}
     if len(parts) < 2:
         raise Unavailable("expected rows that the model was not trained on, got train only: name a test or tune file")
-    x = np.concatenate([data.x for _, data in parts])
-    y = np.concatenate([data.labels for _, data in parts])
+    y = np.concatenate([data.labels for data in parts.values()])
     if y.dtype.kind not in "iu":
         raise DataError(f"expected class labels for shadow models, got {y.dtype}: they cover classifiers only")
-    part = np.concatenate([np.full(len(data), code) for code, data in parts])
-    return Data(x, parts[0][1].schema, y), part, np.concatenate([data.sample_id for _, data in parts])
+    part = np.concatenate([np.full(len(data), code) for code, data in parts.items()])
+    return _Pool(tuple(parts.values()), y, part, np.concatenate([data.sample_id for data in parts.values()]))
 
 
-def _on_both_sides(pool: Data, part: Array) -> NDArray[np.bool_]:
+def _on_both_sides(pool: _Pool) -> NDArray[np.bool_]:
     """Rows of train whose record is outside it too, and the other way round, `(n,)`."""
-    both = np.zeros(len(pool), dtype=bool)
-    inner, outer = np.flatnonzero(part == 0), np.flatnonzero(part != 0)
-    both[inner], both[outer] = in_other(pool.take(inner), pool.take(outer))
+    keys, inner = np.concatenate([_record_keys(data) for data in pool.parts]), pool.part == 0
+    both = np.zeros(len(keys), dtype=bool)
+    both[inner], both[~inner] = np.isin(keys[inner], keys[~inner]), np.isin(keys[~inner], keys[inner])
     return both
 
 
@@ -214,13 +235,13 @@ def _record_keys(data: Data) -> NDArray[np.int64]:
     return keys
 
 
-def _population(pool: Data, part: Array, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _population(y: Array, part: Array, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """At most `most` rows, systematically sampled by class and split, an even count of each class, in order."""
-    n = len(pool)
-    order = np.lexsort((rng.random(n), part, pool.labels))
+    n = len(y)
+    order = np.lexsort((rng.random(n), part, y))
     if n > most:
         order = order[np.floor((np.arange(most) + rng.random()) * n / most).astype(np.int64)]
-    labels = pool.labels[order]
+    labels = y[order]
     shuffled = [rng.permutation(order[labels == label]) for label in np.unique(labels)]
     rows = np.sort(np.concatenate([mine[: len(mine) // 2 * 2] for mine in shuffled]))
     if len(rows) < 4 or len(np.unique(part[rows] == 0)) < 2:

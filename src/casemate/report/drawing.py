@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from casemate.core.evidence import Direction, Evidence, Quantity
 from casemate.core.judgement import TABLE, Scale
+from casemate.core.policy import Gate
 from casemate.core.report import Report
+from casemate.report import words
 
-__all__ = ["Bar", "Curve", "Point", "Series", "Zone", "bar", "curves"]
+__all__ = ["Bar", "Curve", "Difference", "Point", "Series", "Zone", "bar", "curves", "difference"]
 
 _LOGARITHMIC = frozenset({Quantity.LIFT, Quantity.P_VALUE})
 _SEVERITIES = ("none", "low", "medium", "high", "critical")
@@ -38,6 +40,15 @@ class Bar:
     high: float
     zones: tuple[Zone, ...]
     errs: Direction
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A difference with its interval on an axis whose middle is 0; all positions in percent of the width."""
+
+    low: float
+    value: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +78,10 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Accuracy against eps: the truth lies in `band`, between the lowest upper and the highest lower bound."""
+    """Accuracy against eps: the truth lies in `band`, between the lowest upper and the highest lower bound.
+
+    `bars` are what the policy's gates ask for: where, how much, and in words.
+    """
 
     title: str
     plugin: str
@@ -75,6 +89,7 @@ class Curve:
     band: str
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
+    bars: tuple[tuple[float, float, str], ...] = ()
 
     @property
     def certified(self) -> bool:
@@ -86,14 +101,17 @@ WIDTH, HEIGHT = 440.0, 250.0
 LEFT, RIGHT, TOP, BOTTOM = 34.0, 8.0, 10.0, 36.0
 
 
-def bar(item: Evidence) -> Bar | None:
-    """The bar of one measurement, or `None` for what no severity is read from (notes) and for a plain yes or no."""
+def bar(item: Evidence, peers: Sequence[Evidence] = ()) -> Bar | None:
+    """The bar of one measurement, or `None` for what no severity is read from (notes) and for a plain yes or no.
+
+    Measurements of one kind that are drawn below each other are each other's `peers`: they share a scale.
+    """
     scale = TABLE.get(item.quantity)
     if scale is None or item.quantity is Quantity.DEFECT:
         return None
-    unit = item.baseline if item.quantity is Quantity.LIFT and item.baseline else 1.0
-    numbers = [x / unit for x in (item.low, item.value, item.high)]
-    low, high = _domain(item.quantity, numbers[0], numbers[2])
+    numbers = _in_units(item)
+    shown = [numbers, *(_in_units(peer) for peer in peers if peer.quantity is item.quantity)]
+    low, high = _domain(item.quantity, min(x[0] for x in shown), max(x[2] for x in shown))
     logarithmic = item.quantity in _LOGARITHMIC
 
     def at(x: float) -> float:
@@ -105,6 +123,11 @@ def bar(item: Evidence) -> Bar | None:
     places = [at(x) for x in numbers]
     zones = tuple(Zone(at(a), round(at(b) - at(a), 2), word) for a, b, word in _stretches(scale, low, high))
     return Bar(places[0], places[1], places[2], tuple(z for z in zones if z.width > 0), item.errs)
+
+
+def _in_units(item: Evidence) -> list[float]:
+    unit = item.baseline if item.quantity is Quantity.LIFT and item.baseline else 1.0
+    return [x / unit for x in (item.low, item.value, item.high)]
 
 
 def _domain(quantity: Quantity, low: float, high: float) -> tuple[float, float]:
@@ -122,11 +145,18 @@ def _domain(quantity: Quantity, low: float, high: float) -> tuple[float, float]:
 def _stretches(scale: Scale, low: float, high: float) -> Iterable[tuple[float, float, str]]:
     begins = [scale.low, scale.medium, scale.high, scale.critical]
     if scale.worse > 0:
-        edges, words = [low, *begins, high], _SEVERITIES
+        edges, zones = [low, *begins, high], _SEVERITIES
     else:
-        edges, words = [low, *begins[::-1], high], _SEVERITIES[::-1]
+        edges, zones = [low, *begins[::-1], high], _SEVERITIES[::-1]
     edges = [min(max(edge, low), high) for edge in edges]
-    return zip(edges, edges[1:], words, strict=False)
+    return zip(edges, edges[1:], zones, strict=False)
+
+
+def difference(low: float, value: float, high: float, reach: float) -> Difference | None:
+    """Where a difference lies on an axis from `-reach` to `reach`; what is beyond is drawn at the end."""
+    if not reach > 0:
+        return None
+    return Difference(*(round(50 + 50 * min(max(x / reach, -1.0), 1.0), 2) for x in (low, value, high)))
 
 
 def curves(report: Report) -> list[Curve]:
@@ -137,7 +167,7 @@ def curves(report: Report) -> list[Curve]:
             if _is_bound(item):
                 groups.setdefault((outcome.plugin, _subject(item)), []).append(item)
     return [
-        _curve(plugin, subject, items)
+        _curve(plugin, subject, items, report.policy.gates)
         for (plugin, subject), items in sorted(groups.items())
         if any(item.quantity is Quantity.ROBUSTNESS for item in items) and len({_eps(item) for item in items}) > 1
     ]
@@ -164,7 +194,7 @@ def _subject(item: Evidence) -> str:
     return ", ".join(part for part in (item.about, *rest) if part)
 
 
-def _curve(plugin: str, subject: str, items: Sequence[Evidence]) -> Curve:
+def _curve(plugin: str, subject: str, items: Sequence[Evidence], gates: Sequence[Gate]) -> Curve:
     largest = max(_eps(item) for item in items) or 1.0
     sides = [[item for item in items if item.errs is errs] for errs in (Direction.TOO_HIGH, Direction.TOO_LOW)]
     # a proof of 0 proves nothing: without a better one the picture says that nothing was certified
@@ -172,13 +202,30 @@ def _curve(plugin: str, subject: str, items: Sequence[Evidence]) -> Curve:
     lines = tuple(_series(side, largest) for side in told)
     ticks = [largest * k / 4 for k in range(5)]
     return Curve(
-        title=subject or plugin,
+        title=words.subject(subject) or plugin,
         plugin=plugin,
         series=lines,
         band=_band(lines),
         x_ticks=tuple((_x(eps, largest), f"{eps:.3g}") for eps in ticks),
         y_ticks=tuple((_y(share), f"{share:g}") for share in (0.0, 0.25, 0.5, 0.75, 1.0)),
+        bars=tuple(_asked(gate, largest) for gate in gates if _concerns(gate, items)),
     )
+
+
+def _concerns(gate: Gate, items: Sequence[Evidence]) -> bool:
+    """Whether a gate asks for a least accuracy at an eps of this curve."""
+    return gate.min is not None and any(
+        item.metric == gate.metric
+        and gate.about in ("", item.about)
+        and "eps" in gate.at
+        and all(item.at.get(key) == value for key, value in gate.at.items())
+        for item in items
+    )
+
+
+def _asked(gate: Gate, largest: float) -> tuple[float, float, str]:
+    least = 0.0 if gate.min is None else gate.min
+    return _x(float(gate.at["eps"]), largest), _y(least), f"at least {least:g} at eps = {gate.at['eps']:g}"
 
 
 def _series(items: Sequence[Evidence], largest: float) -> Series:
@@ -186,7 +233,7 @@ def _series(items: Sequence[Evidence], largest: float) -> Series:
     upper = items[0].errs is Direction.TOO_HIGH
     tightest: dict[float, Evidence] = {}
     for item in sorted(items, key=lambda item: (item.value if upper else -item.value, item.metric)):
-        tightest.setdefault(_eps(item), item)
+        tightest.setdefault(float(f"{_eps(item):.9g}"), item)  # 0.1 and 0.2 / 2 + 1e-17 are one eps
     points = tuple(
         Point(_x(eps, largest), _y(item.value), _y(item.low), _y(item.high), item)
         for eps, item in sorted(tightest.items())

@@ -29,15 +29,17 @@ def refuse_unwritable(folder: Path) -> None:
 
 
 def write_report(report: Report, folder: Path) -> None:
-    """Write report.html and report.json, both or neither.
+    """Write report.html and report.json, both or neither; the page shows the exhibits among the evidence in the folder.
 
     What can fail (rendering, a full disk) comes before the first takes its place. Raises `UsageError` where the folder
     cannot be written.
     """
     from casemate.report import html
     from casemate.report import json as report_json
+    from casemate.report.exhibits import load_exhibits
 
-    ready = {"report.html": html.render(report).encode(), "report.json": report_json.dumps(report)}
+    page = html.render(report, load_exhibits(report, folder))
+    ready = {"report.html": page.encode(), "report.json": report_json.dumps(report)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

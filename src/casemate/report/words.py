@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from casemate.core.evidence import Direction, Evidence, Quantity
@@ -19,16 +20,22 @@ __all__ = [
     "full",
     "in_order",
     "interval",
+    "metric",
     "names",
     "number",
+    "parts",
     "place",
     "plain",
     "recipe",
     "sentence",
+    "separated",
     "size",
+    "subject",
     "times",
     "told",
+    "topic",
     "value",
+    "where",
 ]
 
 DIRECTION: Mapping[Direction, str] = {
@@ -68,6 +75,17 @@ _LISTS = (
     ("NIST", "nist"),
     ("EU AI Act", "eu_ai_act"),
 )
+
+_SUBJECTS: Mapping[str, str] = {
+    "linf": "L∞ norm",
+    "l2": "L2 norm",
+    "l1": "L1 norm",
+    "l0": "L0 norm",
+    "loss": "attack by loss",
+    "rmia": "RMIA",
+}
+_COUNT = re.compile(r"(?<=n = )\d{4,15}\b|(?<![\w.,#-])\d{5,15}(?![\w.])", re.ASCII)
+_SHORT = frozenset({"auc", "fpr", "tpr"})  # written in capitals
 
 _NAMES = (
     ("clopper pearson", "Clopper-Pearson"),
@@ -182,6 +200,58 @@ def place(item: Evidence) -> str:
     return ", ".join(f"{key} = {_short(item.at[key])}" for key in sorted(item.at))
 
 
+def metric(name: str) -> str:
+    """A metric without its room, as words.
+
+    >>> metric("evasion.robust_accuracy"), metric("privacy.tpr_at_fpr")
+    ('robust accuracy', 'TPR at FPR')
+    """
+    parts = name.rpartition(".")[2].split("_")
+    return " ".join(part.upper() if part in _SHORT else part for part in parts)
+
+
+def subject(about: str) -> str:
+    """Whom or what a measurement is about; norms and attacks by their names.
+
+    >>> subject("linf"), subject("age x sex")
+    ('L∞ norm', 'age x sex')
+    """
+    return _SUBJECTS.get(about, about)
+
+
+def topic(about: str) -> str:
+    """The subject of an outcome, `metric: about`, in words.
+
+    >>> topic("evasion.robust_accuracy: linf"), topic("preflight.train_mode"), topic("notes")
+    ('Robust accuracy, L∞ norm', 'Train mode', 'Notes')
+    """
+    name, colon, rest = about.partition(": ")
+    if "." not in name or " " in name:
+        return sentence(about)
+    said = metric(name)
+    return ", ".join(part for part in (said[:1].upper() + said[1:], subject(rest) if colon else "") if part)
+
+
+def where(item: Evidence) -> str:
+    """Where it was measured, in words, without what its subject says already: `eps = 0.1, L∞ norm`."""
+    return ", ".join(parts(item)[1 if item.about else 0 :])
+
+
+def parts(item: Evidence) -> list[str]:
+    """Subject and coordinates, each in words: `["L∞ norm", "eps = 0.1"]`."""
+    told = [_at(key, item.at[key]) for key in sorted(item.at) if item.at[key] != item.about]
+    return [subject(item.about), *told] if item.about else told
+
+
+def separated(text: str) -> str:
+    """A sentence with separators in its large counts; four digits may be a year, unless they are an `n`.
+
+    >>> separated("n = 5421 of 16281 rows, 2016, v1.23456")
+    'n = 5,421 of 16,281 rows, 2016, v1.23456'
+    """
+    return _COUNT.sub(lambda found: f"{int(found[0]):,}", text)
+
+
 def names(threat: Threat) -> list[tuple[str, str]]:
     """The threat's ids: pairs of a public list and the ids in it, without the lists that have none."""
     pairs = [(title, ", ".join(x.removeprefix(f"{title} ") for x in getattr(threat, field))) for title, field in _LISTS]
@@ -191,6 +261,13 @@ def names(threat: Threat) -> list[tuple[str, str]]:
 def _fixed(item: Evidence, x: float) -> str:
     # a share of 1 or 0 beside an interval keeps its decimals, so that columns of shares read alike
     return f"{x:.3f}" if item.unit == "share" and (x == 0 or 0.001 <= abs(x) <= 1) else number(x)
+
+
+def _at(key: str, x: object) -> str:
+    if key == "norm":
+        return subject(str(x))
+    name = key.upper() if key in _SHORT else key.replace("_", " ")
+    return f"{name} = {_short(x)}"
 
 
 def _short(x: object) -> str:

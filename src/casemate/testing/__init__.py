@@ -1,4 +1,4 @@
-"""Contract checks for plug-ins, of ours and of yours: the laws that the harness relies on, as functions that raise.
+"""Contract checks for plug-ins and adapters, of ours and of yours: the laws that the harness relies on, as functions that raise.
 
 ::
 
@@ -9,7 +9,8 @@
         check_probe(my_probe)
 
 Each check runs the plug-in on toy cases that fit it (or on a case of your own) and raises `LawBroken` with what was
-expected and what was got. `check_plugin` picks the check that belongs to the kind.
+expected and what was got. `check_plugin` picks the check that belongs to the kind. `check_model` holds a model to what
+the framework behind it says.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from casemate.testing.checks import (
     check_resource,
     check_watch,
 )
+from casemate.testing.models import check_model
 from casemate.testing.toys import toy_case, toy_cases
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "check_certificate",
     "check_guard",
     "check_hardening",
+    "check_model",
     "check_plugin",
     "check_probe",
     "check_resource",

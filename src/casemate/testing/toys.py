@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from casemate.core.case import Case
-from casemate.core.data import Data, Splits
+from casemate.core.data import Data, Splits, texts
 from casemate.core.facets import DataKind
 from casemate.core.schema import Feature, FeatureKind, Schema
 from casemate.engine.bundles import bundle_of
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["build_toy_net", "toy_case", "toy_cases"]
 
-_NAMES = ("table", "linear", "image")
+_NAMES = ("table", "linear", "image", "text")
+_SHOP = {
+    "offer": "free prize click now winner cash bonus limited deal buy cheap claim your reward today",
+    "order": "parcel invoice delivered late order number refund size return address please thanks for my",
+}
+_COMMON = "the a you we is to and of in it on with this that have will"
 
 
 def toy_cases() -> tuple[Case, ...]:
@@ -33,11 +38,13 @@ def toy_cases() -> tuple[Case, ...]:
 
 @cache
 def toy_case(name: str) -> Case:
-    """`table` (a forest with a category and groups), `linear` (an affine model on digits), `image` (a small torch net).
+    """A small case: `table`, `linear`, `image` or `text`.
 
-    Each has train, tune, test and reference data and a recipe. Raises `UsageError` for another name.
+    A forest with a category and groups, an affine model on digits, a small torch net, TF-IDF and a logistic regression
+    on made-up messages. Each has train, tune, test and reference data and a recipe. Raises `UsageError` for another
+    name.
     """
-    makers = {"table": _table, "linear": _linear, "image": _image}
+    makers = {"table": _table, "linear": _linear, "image": _image, "text": _text}
     if name not in makers:
         raise UsageError(f"expected a toy case ({', '.join(makers)}), got {name!r}: choose one")
     return makers[name]()
@@ -107,6 +114,35 @@ def _image() -> Case:
     model = recipe.fit(splits.train, {}, np.random.default_rng(0))
     before = recipe.fit(splits.train, {"epochs": 5}, np.random.default_rng(1))
     return replace(_case("toy image", model, splits, recipe), surrogates=(before,))
+
+
+def _text() -> Case:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    from casemate import adapters
+    from casemate.adapters.sklearn import sklearn_recipe
+
+    rng = np.random.default_rng(17)
+    n = 400
+    y = rng.integers(0, 2, n)
+    schema = Schema(DataKind.TEXT, ())
+    groups = {"channel": np.where(rng.random(n) < 0.5, "mail", "chat")}
+    splits = _splits(texts(_message(int(label), rng) for label in y), y, schema, groups)
+    estimator = make_pipeline(TfidfVectorizer(), LogisticRegression(C=10.0))
+    assert splits.train is not None
+    estimator.fit(splits.train.x.astype(object), splits.train.labels)
+    model = adapters.wrap(estimator, classes=tuple(_SHOP), schema=schema, name="toy filter")
+    return _case("toy text", model, splits, sklearn_recipe(estimator, schema, classes=tuple(_SHOP)))
+
+
+def _message(label: int, rng: np.random.Generator) -> str:
+    """A dozen words: half from anywhere, most others from the list of its class, some from the other."""
+    own, other = (words.split() for words in list(_SHOP.values())[:: 1 - 2 * label])
+    common = _COMMON.split()
+    lists = [common if u < 0.5 else own if u < 0.9 else other for u in rng.random(int(rng.integers(8, 17)))]
+    return " ".join(str(rng.choice(words)) for words in lists)
 
 
 def build_toy_net() -> nn.Module:

@@ -1,0 +1,172 @@
+"""CycloneDX 1.7: a bill of materials of the model, with a model card of what was measured.
+
+The model is the component that the bill is about, each split of its data a component beside it. Every measurement is a
+performance metric with its interval. Findings are vulnerabilities, save for two rooms: unequal treatment is a fairness
+assessment, and a mistake in the set-up a limitation, as is what was not tested.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from casemate.core.evidence import Evidence
+from casemate.core.outcome import Failed, Finding, Severity
+from casemate.core.report import Report
+from casemate.formats import canonical
+from casemate.report import acceptance, words
+from casemate.report import json as report_json
+
+__all__ = ["render"]
+
+_HASH = re.compile(r"sha256:([0-9a-f]{64})")
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:casemate:report")
+_MODEL = "model"
+_FAIRNESS, _SETUP = "fairness", "preflight"
+
+
+def render(report: Report) -> str:
+    """The bill in JSON; the serial number comes from the report's digest, so equal reports have equal ones."""
+    bill: dict[str, Any] = {
+        "$schema": "http://cyclonedx.org/schema/bom-1.7.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.7",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(_NAMESPACE, report_json.digest(report))}",
+        "version": 1,
+        "metadata": {**_moment(report), "tools": {"components": _tools(report)}, "component": _model(report)},
+        "components": [_data(report, name) for name in sorted(report.data)],
+        "dependencies": [{"ref": _MODEL, "dependsOn": [_ref(name) for name in sorted(report.data)]}],
+        "vulnerabilities": [_vulnerability(report, f) for f in report.findings if _room(f) not in (_FAIRNESS, _SETUP)],
+    }
+    return canonical.dumps_pretty(bill).decode()
+
+
+def _moment(report: Report) -> dict[str, str]:
+    try:
+        moment = dt.datetime.fromisoformat(report.timings.created).astimezone(dt.UTC)
+    except ValueError:
+        return {}
+    return {"timestamp": f"{moment:%Y-%m-%dT%H:%M:%SZ}"}
+
+
+def _tools(report: Report) -> list[dict[str, Any]]:
+    main = {"type": "application", "name": "casemate", "version": report.versions.get("casemate", "")}
+    rest = [{"type": "library", "name": n, "version": v} for n, v in sorted(report.versions.items()) if n != "casemate"]
+    return [main, *(item for item in rest if item["name"] != "platform")]
+
+
+def _model(report: Report) -> dict[str, Any]:
+    facts = {"verdict": str(report.ruling.status), "bundle": report.bundle, "seed": str(report.seed)}
+    facts |= {f"gate: {gate.gate}": f"{gate.status}: {gate.reason}" for gate in report.ruling.gates}
+    return {
+        "type": "machine-learning-model",
+        "bom-ref": _MODEL,
+        "name": report.name,
+        **_hashes(report.model),
+        "modelCard": {
+            "modelParameters": {
+                "datasets": [{"ref": _ref(name)} for name in sorted(report.data)],
+                "inputs": [{"format": text} for text in sorted({_shape(report, name) for name in report.data})],
+            },
+            "quantitativeAnalysis": {"performanceMetrics": _metrics(report)},
+            "considerations": _considerations(report),
+        },
+        "properties": [{"name": f"casemate:{key}", "value": value} for key, value in facts.items() if value],
+    }
+
+
+def _hashes(digest: str) -> dict[str, Any]:
+    """A digest as a hash; nothing for a model without a file, whose fingerprint is none."""
+    match = _HASH.fullmatch(digest)
+    return {"hashes": [{"alg": "SHA-256", "content": match[1]}]} if match else {}
+
+
+def _data(report: Report, name: str) -> dict[str, Any]:
+    facts = report.data[name]
+    about = [{"name": "casemate:rows", "value": str(facts.rows)}, {"name": "casemate:kind", "value": facts.kind}]
+    return {
+        "type": "data",
+        "bom-ref": _ref(name),
+        "name": f"{name} data of {report.name}",
+        **_hashes(facts.digest),
+        "data": [{"type": "dataset", "name": name, "contents": {"properties": about}}],
+    }
+
+
+def _ref(name: str) -> str:
+    return f"data/{name}"
+
+
+def _shape(report: Report, name: str) -> str:
+    facts = report.data[name]
+    return f"{facts.kind} {' x '.join(map(str, facts.shape))}".strip()
+
+
+def _metrics(report: Report) -> list[dict[str, Any]]:
+    return [_metric(item) for outcome in report.outcomes for item in words.in_order(outcome.evidence)]
+
+
+def _metric(item: Evidence) -> dict[str, Any]:
+    """One measurement; which way it errs stands beside where it was made, for the format has no field for it."""
+    where = ", ".join(part for part in (item.about, words.place(item), words.size(item)) if part)
+    errs = words.DIRECTION[item.errs]
+    metric: dict[str, Any] = {"type": item.metric, "value": _number(item.value)}
+    if where or errs:
+        metric["slice"] = f"{where}{f' ({errs})' if errs else ''}".strip()
+    if item.low != item.high:
+        metric["confidenceInterval"] = {"lowerBound": _number(item.low), "upperBound": _number(item.high)}
+    return metric
+
+
+def _number(value: float) -> str:
+    return canonical.dumps(value).decode()
+
+
+def _considerations(report: Report) -> dict[str, Any]:
+    limits = [f"{words.sentence(f.title)}: {f.about}" for f in report.findings if _room(f) == _SETUP]
+    for outcome in report.untested:
+        why = f"it broke: {outcome.error}" if isinstance(outcome, Failed) else outcome.detail
+        limits.append(f"{outcome.plugin} was not tested: {why}")
+    unequal = [
+        {"groupAtRisk": f.about, "harms": _told(f), **({"mitigationStrategy": f.mend} if f.mend else {})}
+        for f in report.findings
+        if _room(f) == _FAIRNESS
+    ]
+    found: Mapping[str, list[Any]] = {
+        "technicalLimitations": [*limits, *report.notes],
+        "fairnessAssessments": unequal,
+    }
+    return {name: items for name, items in found.items() if items}
+
+
+def _vulnerability(report: Report, finding: Finding) -> dict[str, Any]:
+    rating = {"source": {"name": "Casemate"}, "severity": str(finding.severity), "method": "other"}
+    found: dict[str, Any] = {
+        "bom-ref": finding.id,
+        "id": finding.id,
+        "source": {"name": "Casemate"},
+        "ratings": [rating],
+        "description": _told(finding),
+        "affects": [{"ref": _MODEL}],
+        "analysis": {"state": "exploitable"},
+    }
+    if finding.mend:
+        found["recommendation"] = finding.mend
+    accepted = acceptance(report, finding)
+    if accepted is not None:
+        why = f"accepted until {accepted.until.isoformat()}: {accepted.reason}"
+        found["analysis"] |= {"response": ["will_not_fix"], "detail": why}
+    if finding.severity is not finding.could_be and finding.could_be is not Severity.NONE:
+        rating["justification"] = f"at the other end of the interval it is {finding.could_be}"
+    return found
+
+
+def _told(finding: Finding) -> str:
+    return f"{words.sentence(finding.title)} ({finding.about})"
+
+
+def _room(finding: Finding) -> str:
+    return finding.plugin.partition("/")[0]
