@@ -119,8 +119,8 @@ def _check_readers(estimator: Any, schema: Schema | None) -> None:
     named = getattr(estimator, "feature_names_in_", None) is not None
     if readers and not named and schema is not None and schema.kind is not DataKind.TEXT:
         raise ModelError(
-            f"expected texts, as the estimator was fitted on, got {schema.kind} data: name their column as [data] text, "
-            "or pass it alone as x"
+            f"expected texts, as the estimator was fitted on, got {schema.kind} data: name their column as "
+            "[data] text, or pass it alone as x"
         )
 
 

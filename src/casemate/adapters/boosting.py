@@ -1,0 +1,144 @@
+"""What XGBoost's and LightGBM's boosters have in common: safe reading, margins of every class, columns by name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from casemate.core.facets import DataKind
+from casemate.core.model import Model
+from casemate.core.schema import Schema
+from casemate.errors import ModelError
+
+__all__ = ["Booster", "read_apart"]
+
+Array = NDArray[Any]
+_PATIENCE = 120  # seconds; the file is small or the machine is lost
+
+
+def read_apart(program: str, data: bytes) -> None:
+    """Run a reader on bytes (its standard input) in a process of its own first; raises `ValueError` where it fails.
+
+    The boosters' own readers, in C++, end the whole process on some damaged files. What they read is not kept here.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", program], input=data, capture_output=True, timeout=_PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"a file that keeps its reader busy for {_PATIENCE} s") from error
+    if done.returncode < 0:
+        raise ValueError("a damaged file, on which its reader crashes")
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise ValueError(next((line for line in lines if "Error: " in line), "a damaged file").partition("Error: ")[2])
+
+
+@dataclass(frozen=True)
+class Booster:
+    """A booster that was opened.
+
+    `margins` and `scores` answer a matrix `(n, width)` with `(n, k)` in the library's precision; of two classes both
+    give the second one's column only, `(n,)`. `columns` are the features' names, empty where none are known.
+    """
+
+    native: Any
+    margins: Callable[[Array], Array]
+    scores: Callable[[Array], Array]
+    k: int
+    width: int
+    columns: tuple[str, ...]
+    digest: str
+    framework: str
+    notes: Mapping[str, str]
+
+    def as_model(
+        self,
+        *,
+        classes: Sequence[str] | None = None,
+        schema: Schema | None = None,
+        name: str | None = None,
+        logits: bool | None = None,
+    ) -> Model:
+        """The model; a margin `d` of two classes becomes the logits `(-d / 2, d / 2)`.
+
+        Columns are found by name where schema and booster name the same ones, else by their place. Raises `ModelError`
+        where the booster fits neither the classes nor the schema.
+        """
+        del logits  # a booster says itself what it gives
+        names = tuple(classes) if classes else tuple(map(str, range(self.k)))
+        if len(names) != self.k:
+            raise ModelError(
+                f"expected a booster of {len(names)} classes ({', '.join(names[:6])}), got one of {self.k}: name the "
+                "target that it was trained on"
+            )
+        answers = _Answers(self, self._places(schema))
+        return Model(
+            name=name or self.framework,
+            digest=self.digest,
+            labels=answers.labels,
+            classes=names,
+            scores=answers.scores,
+            logits=answers.logits,
+            estimator=self.native,
+            framework=self.framework,
+            notes=dict(self.notes),
+        )
+
+    def _places(self, schema: Schema | None) -> tuple[int, ...]:
+        """Which column of a sample each feature of the booster is."""
+        usual = tuple(range(self.width))
+        if schema is None:
+            return usual
+        if schema.kind is DataKind.TEXT:
+            raise ModelError(f"expected numbers for {self.framework}, got texts: wrap the pipeline that makes features")
+        width = int(np.prod(schema.shape))
+        if schema.kind is DataKind.TABLE and self.columns and set(self.columns) <= set(schema.names):
+            return tuple(schema.names.index(column) for column in self.columns)
+        if width != self.width:
+            missing = [column for column in self.columns if column not in schema.names][:3]
+            named = f" ({', '.join(missing)} missing)" if missing and schema.kind is DataKind.TABLE else ""
+            raise ModelError(
+                f"expected data of {self.width} features for this booster, got {width}{named}: name its columns, or "
+                "exclude those that it was not trained on"
+            )
+        return usual
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """The answers of a booster to samples `(n, ...)`."""
+
+    booster: Booster
+    places: tuple[int, ...]
+
+    def labels(self, x: Array) -> Array:
+        if len(x) == 0:
+            return np.empty(0, dtype=np.int64)
+        found = np.asarray(self.booster.margins(self._matrix(x)))
+        return np.asarray(found > 0 if found.ndim == 1 else found.argmax(axis=1), dtype=np.int64)
+
+    def scores(self, x: Array) -> Array:
+        if len(x) == 0:
+            return np.empty((0, self.booster.k))
+        found = np.asarray(self.booster.scores(self._matrix(x)), dtype=np.float64)
+        return np.stack([1 - found, found], axis=1) if found.ndim == 1 else found
+
+    def logits(self, x: Array) -> Array:
+        if len(x) == 0:
+            return np.empty((0, self.booster.k))
+        found = np.asarray(self.booster.margins(self._matrix(x)), dtype=np.float64)
+        return np.stack([-found / 2, found / 2], axis=1) if found.ndim == 1 else found
+
+    def _matrix(self, x: Array) -> Array:
+        flat = np.asarray(x).reshape(len(x), -1)
+        if max(self.places, default=-1) >= flat.shape[1]:
+            raise ModelError(f"expected {self.booster.width} features, got {flat.shape[1]}: reshape the samples")
+        picked = flat if self.places == tuple(range(flat.shape[1])) else flat[:, self.places]
+        return np.ascontiguousarray(picked)

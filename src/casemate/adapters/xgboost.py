@@ -1,0 +1,151 @@
+"""XGBoost: boosters, their `.ubj` and `.json` files, and the estimators around them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from casemate.adapters.boosting import Booster, read_apart
+from casemate.adapters.extras import need
+from casemate.adapters.loading import Declared
+from casemate.core.model import Model
+from casemate.core.schema import Schema
+from casemate.errors import ModelError
+from casemate.formats.digests import Hasher
+
+__all__ = ["open_booster", "wrap_booster"]
+
+Array = NDArray[Any]
+_READER = """
+import sys, numpy, xgboost
+booster = xgboost.Booster()
+booster.load_model(bytearray(sys.stdin.buffer.read()))
+booster.save_config(), booster.save_raw()
+rows = numpy.random.default_rng(0).normal(size=(64, booster.num_features()))
+booster.predict(xgboost.DMatrix(rows, nthread=1), validate_features=False)
+"""
+_TWO = ("binary:logistic", "binary:logitraw", "reg:logistic")
+_MANY = ("multi:softmax", "multi:softprob")
+
+
+def open_booster(path: Path, declared: Declared) -> Any:
+    """The booster in a `.ubj` or `.json` file, for `loading`; reading it runs no code of the file's.
+
+    Raises `ModelError` for a damaged file and `Unavailable` without xgboost.
+    """
+    del declared
+    xgboost = need("xgboost", f"read {path.name}")
+    try:
+        data = path.read_bytes()
+        if path.suffix.lower() == ".json" and "learner" not in json.loads(data):
+            raise ValueError("no learner in it")
+        read_apart(_READER, data)
+        booster = xgboost.Booster()
+        booster.load_model(bytearray(data))
+    except (OSError, ValueError, RecursionError, xgboost.core.XGBoostError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise ModelError(
+            f"expected a booster of XGBoost in {path.name}, got {(lines or ['no message'])[0][:200]}: save it with "
+            "Booster.save_model"
+        ) from error
+    return booster
+
+
+def wrap_booster(
+    native: Any,
+    *,
+    classes: Sequence[str] | None = None,
+    schema: Schema | None = None,
+    name: str | None = None,
+    logits: bool | None = None,
+) -> Model:
+    """A model around a `Booster`, or around a fitted `XGBClassifier` as `sklearn.wrap_estimator` does.
+
+    A booster that XGBoost's own estimator saved after early stopping answers with its best iteration, as there. Raises
+    `ModelError` for another objective than classification, and for features that are categories in a bare booster.
+    """
+    if hasattr(native, "predict") and hasattr(native, "get_booster"):
+        from casemate.adapters.sklearn import wrap_estimator
+
+        return replace(wrap_estimator(native, classes=classes, schema=schema, name=name), framework="xgboost")
+    return _booster(native).as_model(classes=classes, schema=schema, name=name, logits=logits)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """`predict` of a booster, as margins or as probabilities, on one thread."""
+
+    booster: Any
+    rounds: tuple[int, int]
+    margins: bool
+
+    def __call__(self, x: Array) -> Array:
+        import xgboost
+
+        matrix = xgboost.DMatrix(x, nthread=1)
+        return np.asarray(
+            self.booster.predict(
+                matrix,
+                output_margin=self.margins,
+                iteration_range=self.rounds,
+                validate_features=False,
+                strict_shape=False,
+            )
+        )
+
+
+def _booster(native: Any) -> Booster:
+    learner = json.loads(native.save_config())["learner"]
+    objective = learner["objective"]["name"]
+    if objective not in (*_TWO, *_MANY):
+        raise ModelError(
+            f"expected a classifier ({', '.join((*_TWO, *_MANY))}), got a booster for {objective}: wrap its answers as "
+            "a function"
+        )
+    if "c" in (native.feature_types or ()):
+        raise ModelError("expected a booster of numbers, got one with categories: audit the XGBClassifier around it")
+    k = 2 if objective in _TWO else int(learner["learner_model_param"]["num_class"])
+    notes = {"objective": objective, "rounds": f"{native.num_boosted_rounds():,}"}
+    rounds = (0, 0)
+    best = native.attr("best_iteration")
+    if best is not None and native.attr("scikit_learn") is not None:
+        rounds = (0, int(best) + 1)
+        notes["rounds"] = f"{int(best) + 1:,} of {notes['rounds']}, the best"
+    native.set_param({"nthread": 1})
+    # Of logitraw and softmax, `predict` gives no probabilities.
+    plain = _Answer(native, rounds, margins=True)
+    scores = (
+        _Answer(native, rounds, margins=False)
+        if objective in {"binary:logistic", "multi:softprob", "reg:logistic"}
+        else _Normalised(plain)
+    )
+    return Booster(
+        native,
+        plain,
+        scores,
+        k,
+        int(native.num_features()),
+        tuple(native.feature_names or ()),
+        Hasher("casemate.xgboost.1").add(bytes(native.save_raw("ubj"))).digest(),
+        "xgboost",
+        notes,
+    )
+
+
+@dataclass(frozen=True)
+class _Normalised:
+    """Probabilities from margins: of two classes the logistic function, else softmax."""
+
+    margins: _Answer
+
+    def __call__(self, x: Array) -> Array:
+        from scipy.special import expit, softmax
+
+        found = self.margins(x).astype(np.float64)
+        return np.asarray(expit(found) if found.ndim == 1 else softmax(found, axis=1))

@@ -1,0 +1,78 @@
+"""LightGBM: boosters from files and the estimator around them, with missing values."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from casemate.adapters import wrap
+from casemate.adapters.data import from_arrays
+from casemate.adapters.loading import load_model
+
+
+def fitted(k: int, seed: int) -> tuple[Any, np.ndarray]:
+    lightgbm = pytest.importorskip("lightgbm")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(150, 4))
+    x[rng.random(x.shape) < 0.1] = np.nan
+    y = (np.nan_to_num(x[:, 0]) > 0.3).astype(int) + (k > 2) * (np.nan_to_num(x[:, 1]) > 0).astype(int)
+    made = lightgbm.LGBMClassifier(
+        n_estimators=6, max_depth=3, bagging_fraction=0.7, bagging_freq=1, random_state=seed, n_jobs=1, verbose=-1
+    )
+    return made.fit(x, y), x[:60]
+
+
+def reread(estimator: Any) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.txt"
+        estimator.booster_.save_model(path)
+        return load_model(path)
+
+
+def booster(k: int) -> dict[str, Any]:
+    (made, x), (other, _) = fitted(k, 0), fitted(k, 1)
+    schema, narrow = (from_arrays(part, np.arange(60) % k).schema for part in (x, x[:, :3]))
+    native = reread(made)
+    margins = made.predict(x, raw_score=True)
+    return {
+        "model": wrap(native, schema=schema),
+        "x": x,
+        "native_predict": made.predict,
+        "native_scores": made.predict_proba,
+        "native_logits": (lambda x: np.stack([-margins / 2, margins / 2], 1)[: len(x)]) if k == 2 else None,
+        "reopened": wrap(reread(made), schema=schema),
+        "other": wrap(reread(other), schema=schema),
+        "refused": {
+            "a table of another width": lambda: wrap(native, schema=narrow),
+            "classes that it has not": lambda: wrap(native, schema=schema, classes=list("abcde")),
+        },
+        "tolerance": 1e-6,
+    }
+
+
+def estimator() -> dict[str, Any]:
+    (made, x), (other, _) = fitted(3, 0), fitted(3, 1)
+    schema, narrow = (from_arrays(part, np.arange(60) % 3).schema for part in (x, x[:, :3]))
+    return {
+        "model": wrap(made, schema=schema),
+        "x": x,
+        "native_predict": made.predict,
+        "native_scores": made.predict_proba,
+        "reopened": wrap(made, schema=schema),
+        "other": wrap(other, schema=schema),
+        "refused": {"a table of another width": lambda: wrap(made, schema=narrow)},
+        "tolerance": 1e-6,
+    }
+
+
+def cases() -> dict[str, Callable[[], dict[str, Any]]]:
+    return {
+        "two classes": lambda: booster(2),
+        "three classes": lambda: booster(3),
+        "an estimator": estimator,
+    }

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from casemate.adapters import wrap
+from casemate.adapters.data import from_arrays
+from casemate.adapters.loading import load_model
+from casemate.errors import ModelError
+
+xgboost = pytest.importorskip("xgboost")
+lightgbm = pytest.importorskip("lightgbm")
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(120, 3))
+Y = (X[:, 0] > 0).astype(int)
+
+
+def saved(kind: str, folder: Path, y: np.ndarray = Y, **how: Any) -> Path:
+    if kind == "lightgbm":
+        params = {"objective": "binary", "verbosity": -1, "num_threads": 1} | how
+        lightgbm.train(params, lightgbm.Dataset(X, y), 3).save_model(folder / "m.txt")
+        return folder / "m.txt"
+    xgboost.train({"objective": "binary:logistic", "nthread": 1} | how, xgboost.DMatrix(X, y), 3).save_model(
+        folder / f"m{kind}"
+    )
+    return folder / f"m{kind}"
+
+
+@pytest.mark.parametrize("kind", [".ubj", ".json", "lightgbm"])
+@pytest.mark.parametrize("harm", ["cut", "noise", "empty"])
+def test_a_damaged_booster_is_refused_and_ends_no_process(tmp_path: Path, kind: str, harm: str) -> None:
+    path = saved(kind, tmp_path)
+    data = path.read_bytes()
+    noise = b"root" if kind == "lightgbm" else bytes(range(200, 208))
+    path.write_bytes({"cut": data[: len(data) // 2], "noise": noise + data[len(noise) :], "empty": b""}[harm])
+    with pytest.raises(ModelError, match=r"expected a booster of .* in m\..*: save it with Booster.save_model"):
+        load_model(path)
+
+
+def test_columns_are_found_by_name_whatever_their_order(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    names = ["a", "b", "c"]
+    booster = xgboost.train(
+        {"objective": "binary:logistic"}, xgboost.DMatrix(X, Y, feature_names=names), num_boost_round=3
+    )
+    frame = pandas.DataFrame(X, columns=names)[["c", "a", "b"]]
+    loaded = from_arrays(frame, Y)
+    expected = booster.predict(xgboost.DMatrix(X, feature_names=names)) > 0.5
+    assert np.array_equal(wrap(booster, schema=loaded.schema).labels(loaded.data.x), expected)
+    short = from_arrays(frame[["c", "a"]], Y).schema
+    with pytest.raises(ModelError, match=r"data of 3 features for this booster, got 2 \(b missing\)"):
+        wrap(booster, schema=short)
+
+
+@pytest.mark.parametrize(("kind", "objective"), [(".ubj", "reg:squarederror"), ("lightgbm", "regression")])
+def test_what_is_no_classifier_is_refused_by_its_objective(kind: str, objective: str, tmp_path: Path) -> None:
+    native = load_model(saved(kind, tmp_path, objective=objective))
+    with pytest.raises(ModelError, match=f"got a booster for {objective}"):
+        wrap(native)
+
+
+def test_a_json_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text('{"a": 1}')
+    with pytest.raises(ModelError, match="got no learner in it"):
+        load_model(tmp_path / "m.json")
+
+
+def test_early_stopping_of_xgboosts_estimator_survives_its_file(tmp_path: Path) -> None:
+    noise = RNG.integers(0, 2, 120)
+    made = xgboost.XGBClassifier(n_estimators=30, early_stopping_rounds=2, n_jobs=1)
+    made.fit(X[:60], noise[:60], eval_set=[(X[60:], noise[60:])], verbose=False)
+    assert made.best_iteration < made.get_booster().num_boosted_rounds() - 1
+    made.save_model(tmp_path / "m.ubj")
+    model = wrap(load_model(tmp_path / "m.ubj"))
+    assert np.allclose(model.ask("scores", X), made.predict_proba(X), atol=1e-6)
+    assert "the best" in model.notes["rounds"]
