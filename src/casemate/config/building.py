@@ -122,7 +122,7 @@ def _splits(settings: Settings, native: Any) -> tuple[Splits, tuple[str, ...]]:
         from casemate.adapters.sklearn import check_fitted
 
         check_fitted(native)  # one that is not fitted has no classes either, and would pass for a regressor
-    regression = own == () and hasattr(native, "predict")
+    regression = own == () and hasattr(native, "predict") and from_framework(native, "sklearn")  # a booster has no classes
     reading = Reading(
         target=given.target,
         sensitive=given.sensitive,

@@ -34,7 +34,7 @@ def check_model(
 ) -> None:
     """Hold a model to what an audit relies on; raises `LawBroken`.
 
-    On samples `x (n, ...)`: labels equal those of `native_predict(x) (n,)`, class indices by the framework itself; scores
+    On samples `x (n, ...)`: labels equal those of `native_predict(x) (n,)`, class indices by the framework; scores
     and logits `(n, k)` are finite and within `tolerance` of `native_scores(x)` and `native_logits(x)`, scores are
     probabilities, and both point at the label; an answer depends neither on the rest of the batch, nor on its order,
     nor on the memory layout; no batch is too small; the samples stay untouched; tables of another width raise. The
