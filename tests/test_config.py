@@ -429,6 +429,33 @@ def test_a_proposal_for_a_skops_file_and_parquet_is_audited(table: Path) -> None
     assert report.data["test"].rows == 20
 
 
+def test_relations_between_columns_come_from_the_configuration(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"opened": [1.0, 2, 3, 4], "closed": [2.0, 2, 5, 9], "label": [0, 1, 0, 1]})
+    frame.to_csv(tmp_path / "test.csv", index=False)
+    text = '[data]\ntest = "test.csv"\ntarget = "label"\nrelations = [{}]\n'
+    (tmp_path / "casemate.toml").write_text(text.format('"opened <= closed"'))
+    schema = case_of(load(tmp_path / "casemate.toml")).data("test").schema
+    assert [(r.left, r.right) for r in schema.relations] == [("opened", "closed")]
+    for wrong, words in (('"opened < closed"', "data.relations"), ('"opened <= shut"', "known columns")):
+        (tmp_path / "casemate.toml").write_text(text.format(wrong))
+        with pytest.raises((ConfigError, DataError), match=words):
+            case_of(load(tmp_path / "casemate.toml"))
+
+
+def test_a_proposal_for_a_booster_and_csv_is_audited_as_a_classifier(tmp_path: Path) -> None:
+    """A booster has no classes_, and its labels were read as the floats of a regression."""
+    import xgboost
+
+    x, y = RNG.normal(size=(80, 2)), np.arange(80) % 2
+    frame = pd.DataFrame(x + y[:, None], columns=["width", "height"])
+    xgboost.XGBClassifier(n_estimators=3).fit(frame, y).save_model(tmp_path / "m.ubj")
+    frame.assign(label=y).to_csv(tmp_path / "test.csv", index=False)
+    text, report = audited(tmp_path)
+    assert "A pickle runs code" not in text
+    assert any(outcome.plugin == "preflight/label_balance" and outcome.evidence for outcome in report.outcomes)
+    assert case_of(load(tmp_path / "casemate.toml")).data("test").labels.dtype == np.int64
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 def test_a_proposal_for_a_text_pipeline_is_audited(suffix: str, tmp_path: Path) -> None:
     messages = [f"please {word} now" for word in RNG.choice(["buy", "read", "come", "write"], 80)]

@@ -216,7 +216,7 @@ def _measured(
         plugins=_plugin_facts(steps, shop),
         files=dict(sorted(shop.files.items())),
         calibrations=made,
-        notes=notes_of(order.budget, steps, len(case.splits.test) if case.splits.test else 0),
+        notes=notes_of(order.budget, steps, case),
         timings=Timings(
             run=shop.run,
             created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),

@@ -180,8 +180,10 @@ def _assembled(
 
 def _schema(raws: list[Raw], reading: Reading) -> Schema:
     if raws[0].texts is not None:
-        if reading.overrides or reading.bounds:
-            raise DataError("expected texts without [schema] and bounds, got some: texts have no columns and no bounds")
+        if reading.overrides or reading.bounds or reading.relations:
+            raise DataError(
+                "expected texts without [schema], bounds and relations, got some: texts have no columns and no bounds"
+            )
         return Schema(DataKind.TEXT, ())
     images = [raw.images for raw in raws if raw.images is not None]
     if images:
@@ -194,7 +196,7 @@ def _schema(raws: list[Raw], reading: Reading) -> Schema:
                 f"expected the same columns in every split, {other[0]!r} is not in both {raws[0].where} and "
                 f"{raw.where}: exclude it or add it"
             )
-    inferred = infer_table([raw.table for raw in raws], reading.overrides)
+    inferred = replace(infer_table([raw.table for raw in raws], reading.overrides), relations=reading.relations)
     return inferred if reading.bounds is None else _bounded(inferred, reading)
 
 

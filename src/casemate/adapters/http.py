@@ -133,7 +133,7 @@ def open_endpoint(asking: Asking) -> Endpoint:
     if not asking.authorised:
         raise UsageError(
             "expected the word that this endpoint may be attacked, got none: an audit sends it thousands of hostile "
-            "queries; ask its owner, then pass --i-am-authorised (in Python: authorised=True)"
+            "queries; ask its owner, then pass --i-am-authorised (authorised=True in Python)"
         )
     if asking.protocol not in ("json", "oip"):
         raise ConfigError(f"expected protocol = 'oip' or 'json', got {asking.protocol!r}: choose one")

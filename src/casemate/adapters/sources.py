@@ -26,6 +26,7 @@ from casemate.core.data import texts
 from casemate.core.facets import DataKind
 from casemate.core.model import Task
 from casemate.core.names import nearest
+from casemate.core.schema import Relation
 from casemate.errors import DataError
 
 __all__ = ["Raw", "Reading", "raw_of", "read_raw"]
@@ -42,8 +43,8 @@ class Reading:
     `text` is the column that holds texts, beside which no column is a feature. `sensitive` columns become groups, and
     stay features unless `drop_sensitive`; `exclude` drops columns; `overrides` are settings of features by column (see
     `schema.infer_table`), `pixel` for images. `classes` are the names of the indices; `source` is the column that says
-    where a row came from. `one_hot` looks for one-hot blocks. `labels` are `.npy` files with the labels of a split
-    whose samples are in another one.
+    where a row came from. `one_hot` looks for one-hot blocks; `relations` hold in every row. `labels` are `.npy` files
+    with the labels of a split whose samples are in another one.
     """
 
     target: str | None = None
@@ -57,6 +58,7 @@ class Reading:
     drop_sensitive: bool = False
     source: str | None = None
     one_hot: bool = False
+    relations: tuple[Relation, ...] = ()
     text: str | None = None
     labels: Mapping[str, Path] = field(default_factory=dict)
 

@@ -81,7 +81,7 @@ def template_of(request: Any, response: Any, schema: Schema | None, classes: tup
         body = json.loads(request)
     except (ValueError, RecursionError) as error:
         raise ConfigError(
-            f'expected JSON as model.request, got a fault ({error}): write it as {{"instances": "$rows"}}'
+            f'expected JSON as model.request, got a fault ({error}): write it as {{"instances":"$rows"}}'
         ) from error
     marks = [text for text in _strings(body) if text in _PLACEHOLDERS]
     if len(marks) != 1:

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,8 +47,10 @@ def columns(*headers: str, whole: tuple[str, ...] = ()) -> Table:
     return table
 
 
-def again(command: str, name: str, report: Path, *, config: str = "", trust: bool = False) -> str:
+def again(command: str, name: str, report: Path, *, config: str = "", said: Sequence[str] = ()) -> str:
     """The line that asks `command` about the finding `name`, from this folder; what is a default is left out.
+
+    `said` are the flags that the user gave and has to give again.
 
     >>> again("replay", "evasion/standard#ec6b", Path("out/report"), config="casemate.toml")
     "casemate replay 'evasion/standard#ec6b' --report out/report"
@@ -55,4 +58,4 @@ def again(command: str, name: str, report: Path, *, config: str = "", trust: boo
     words = ["casemate", command, name]
     words += ["--report", str(report)] if report != Path("casemate-report") else []
     words += ["--config", config] if config not in ("", "casemate.toml") else []
-    return shlex.join(words + ["--trust"] * trust)
+    return shlex.join([*words, *said])

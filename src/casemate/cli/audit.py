@@ -56,7 +56,8 @@ def audit(
     if finding := next((f for f in report.findings if f.id not in report.ruling.accepted), None):
         lines += ["", f"  {again('explain', finding.id, output)}"]
         if any(item.files for item in finding.evidence):
-            lines += [f"  {again('replay', finding.id, output, config=str(config), trust=trust)}"]
+            said = ["--trust"] * trust + ["--i-am-authorised"] * i_am_authorised
+            lines += [f"  {again('replay', finding.id, output, config=str(config), said=said)}"]
     show(verdict_table(report, verbose=verbose), *lines)
     return report.ruling.exit_code
 

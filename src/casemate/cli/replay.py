@@ -20,6 +20,9 @@ def replay(
     trust: Annotated[
         bool, typer.Option("--trust", help="Load a model that only unpickling can read: it may run code.")
     ] = False,
+    i_am_authorised: Annotated[
+        bool, typer.Option("--i-am-authorised", help="The endpoint in [model] url may be attacked.")
+    ] = False,
 ) -> int:
     """Measure a finding again; exit 1 when it does not hold."""
     from casemate._replay import outcome_named, report_in
@@ -29,7 +32,7 @@ def replay(
     from casemate.report import words
 
     outcome_named(report_in(report), finding)  # a wrong name is told before a model is loaded
-    rows = measure_again(report, finding, loaded_case(config, trust=trust))
+    rows = measure_again(report, finding, loaded_case(config, trust=trust, authorised=i_am_authorised))
     table = columns("what", "before", "now", "holds", whole=("before", "now", "holds"))
     before = {id(row.before): row for row in rows}
     for row in (before[id(item)] for item in words.in_order(row.before for row in rows)):

@@ -16,6 +16,7 @@ from casemate.core.case import Case, Recipe
 from casemate.core.data import Splits
 from casemate.core.model import Model, Task
 from casemate.core.policy import Accepted, Gate, Policy
+from casemate.core.schema import Relation
 from casemate.errors import CasemateError, ConfigError, DataError, ModelError
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ def _splits(settings: Settings, native: Any) -> tuple[Splits, tuple[str, ...]]:
         from casemate.adapters.sklearn import check_fitted
 
         check_fitted(native)  # one that is not fitted has no classes either, and would pass for a regressor
-    regression = own == () and hasattr(native, "predict") and from_framework(native, "sklearn")  # a booster has no classes
+    # Only of scikit-learn's does the absence of classes say that it is a regressor: a booster has none either.
+    regression = own == () and hasattr(native, "predict") and from_framework(native, "sklearn")
     reading = Reading(
         target=given.target,
         sensitive=given.sensitive,
@@ -135,6 +137,7 @@ def _splits(settings: Settings, native: Any) -> tuple[Splits, tuple[str, ...]]:
         drop_sensitive=given.drop_sensitive,
         source=given.source,
         one_hot=given.one_hot,
+        relations=tuple(Relation(*text.split(" <= ", 1)) for text in given.relations),
         text=given.text,
         labels=given.labels,
     )

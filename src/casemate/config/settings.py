@@ -118,7 +118,7 @@ class DataSettings(_Section):
     A table (`.parquet`, `.csv`, `.jsonl`): `target` names the column of labels, and `text` that of texts where the
     samples are texts. Arrays `x` and `y` in one `.npz`, or `x` in a `.npy` and its labels in another, named by
     `test_labels` beside `test` and so on. A folder of PNG and JPEG pictures, in one folder for each class; they are
-    scaled to `bounds`, [0, 1] by default.
+    scaled to `bounds`, [0, 1] by default. `relations` such as "opened <= closed" hold between columns of every row.
     """
 
     test: FilePath | None = None
@@ -138,6 +138,7 @@ class DataSettings(_Section):
     kind: DataKind | None = None
     bounds: tuple[float, float] | None = None
     one_hot: StrictBool = False
+    relations: tuple[Annotated[str, Field(pattern=r"^.*\S <= \S.*$")], ...] = ()
     task: Task | None = None
 
     @field_validator("bounds")

@@ -21,8 +21,8 @@ __all__ = ["Line", "Panel", "Plot", "Trend", "line_plots", "trends"]
 
 Values = NDArray[Any]
 
-WIDTH, HEIGHT = 300.0, 250.0
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 10.0, 10.0, 42.0
+WIDTH, HEIGHT = 314.0, 250.0
+LEFT, RIGHT, TOP, BOTTOM = 60.0, 10.0, 10.0, 42.0
 PANEL_WIDTH, PANEL_HEIGHT = 150.0, 88.0
 _FLOOR = 1e-4  # the least rate that a logarithmic axis shows
 _HUGE = 1e100  # beyond it, differences overflow

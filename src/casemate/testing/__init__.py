@@ -1,4 +1,4 @@
-"""Contract checks for plug-ins and adapters, of ours and yours: the laws the harness relies on, as functions that raise.
+"""Contract checks for plug-ins and adapters, ours and yours: the laws the harness relies on, as functions that raise.
 
 ::
 
