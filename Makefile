@@ -25,7 +25,7 @@ $(DEV): $(MANIFEST) | $(BIN)/python
 	$(PIP) -e '.[torch,onnx,boost,http,image,text,examples,postgres,docs,dev]'
 	@touch $@ $(RUN)
 
-demo: $(RUN) ## train, audit and report on two small examples; exits 0 although the models fail
+demo: $(RUN) ## train, audit and report on four small models; exits 0 although the models fail
 	$(BIN)/python examples/run_demo.py
 
 test: $(DEV) ## the whole suite in random order; COV=1 adds coverage and its floor

@@ -262,7 +262,8 @@ def _classes_of(model: Any) -> tuple[str, ...]:
 def _task(model: Any) -> Task:
     if isinstance(model, Model):
         return model.task
-    if isinstance(model, type) or not hasattr(model, "predict"):  # `wrap` refuses a class, in words
+    # `wrap` refuses a class, in words; a booster and anybody's own object do not say what they are
+    if isinstance(model, type) or not (hasattr(model, "predict") and hasattr(model, "__sklearn_tags__")):
         return Task.CLASSIFICATION
     from sklearn.base import is_regressor
 

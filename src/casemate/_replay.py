@@ -132,8 +132,8 @@ def _tuples(options: Any) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in dict(options).items()}
 
 
-def _subject(item: Evidence) -> tuple[str, str, str]:
-    return item.metric, item.about, repr(sorted(item.at.items()))
+def _subject(item: Evidence) -> tuple[str, str, frozenset[tuple[str, object]]]:
+    return item.metric, item.about, frozenset(item.at.items())  # 1 in JSON is 1.0 in a probe
 
 
 def _numbers(item: Evidence) -> tuple[float, float, float]:

@@ -95,12 +95,12 @@ def test_one_long_text_does_not_make_all_others_as_wide() -> None:
         ("csv", MESSAGES, {"text": "label"}, "a column of texts beside the target, got 'label' as both"),
         ("csv", MESSAGES, {"kind": DataKind.TEXT}, "data. text beside kind = 'text', got none"),
         ("csv", MESSAGES, {"text": "message", "kind": DataKind.TABLE}, "kind = 'text' beside .data. text, got 'table'"),
-        ("csv", MESSAGES, {"text": "message", "bounds": (0, 1)}, "texts without .schema. and bounds"),
+        ("csv", MESSAGES, {"text": "message", "bounds": (0, 1)}, "texts without .schema."),
         (
             "csv",
             MESSAGES,
             {"text": "message", "overrides": {"message": {"lo": 1}}},
-            "texts without .schema. and bounds",
+            "texts without .schema.",
         ),
     ],
 )

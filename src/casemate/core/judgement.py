@@ -122,7 +122,7 @@ def _judge_group(plugin: str, metric: str, about: str, items: Sequence[Evidence]
     could_be = max((worst for _, worst in ranges), key=lambda s: s.rank)
     subject = f"{metric}: {about}" if about else metric
     if confirmed is not Severity.NONE:
-        print_ = hashlib.sha256(f"{plugin}|{metric}|{about}".encode()).hexdigest()[:12]
+        print_ = hashlib.sha256(f"{plugin}|{metric}|{about}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
         title = items[0].says or f"{metric} is {items[0].value:.3g}"
         worst = items[max(range(len(items)), key=lambda i: ranges[i][0].rank)]
         return Finding(plugin, subject, title, confirmed, could_be, print_, tuple(items), worst.mend)
