@@ -1,4 +1,4 @@
-"""The pytest plug-in, in processes of its own: what fails, what it says, and what it costs who does not use it."""
+"""The pytest plug-in, in processes of its own: what fails, what it says, what it costs who does not use it."""
 
 from __future__ import annotations
 

@@ -46,8 +46,8 @@ def open_folder(path: Path, declared: Declared) -> TextFolder:
     Raises `ModelError` for a folder of another task, a regression, several labels a text, weights that are missing or
     do not fit, and one without a tokeniser; `Unavailable` where transformers is not installed.
     """
-    need("torch", f"run the text classifier in {path.name}")
     need("transformers", f"open the text classifier in {path.name}")
+    need("torch", f"run the text classifier in {path.name}")
     need("safetensors", f"read the weights in {path.name}")
     del declared  # a folder says itself what it is
     config = _checked(path)
