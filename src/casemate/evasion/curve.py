@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from casemate.core.case import Case
 from casemate.core.evidence import Direction, Evidence, Metric, Quantity, Scalar
 from casemate.core.lab import Stored
+from casemate.core.norms import Norm
 from casemate.core.stats import Interval, clopper_pearson
 
 __all__ = ["METRICS", "evidence_of", "standing"]
@@ -24,7 +25,8 @@ _ROBUST = Metric(
     Quantity.ROBUSTNESS,
     Direction.TOO_HIGH,
     says="small changes of the input make the model answer wrongly",
-    mend="train adversarially (casemate.harden), smooth the model, or narrow what an attacker can change in the schema",
+    mend="train adversarially (casemate.harden), smooth the model, or narrow what an attacker can change: the bounds "
+    "and fixed columns of a schema, look-alike and invisible characters of a text",
 )
 _CERTIFIED = Metric("evasion.certified_accuracy", Quantity.NOTE, Direction.TOO_LOW)
 _CLEAN = Metric("evasion.clean_accuracy", Quantity.NOTE, Direction.EXACT)
@@ -68,7 +70,9 @@ def evidence_of(kept: Stored, case: Case, files: tuple[str, ...]) -> Iterator[Ev
         at = _at(norm, eps)
         yield _ROBUST.measured(_rate(standing(upper, eps)), method=sampled, about=norm, at=at, files=files)
         yield _CERTIFIED.measured(_rate(_proved(lower, upper, eps)), method=sampled, about=norm, at=at, files=files)
-    for eps in sorted({*radii, *(radii[-1] * k / _POINTS for k in range(1, _POINTS + 1))}):
+    points = np.array([radii[-1] * k / _POINTS for k in range(1, _POINTS + 1)])
+    points = np.ceil(points) if norm == Norm.L0 else points  # a count: nothing happens between whole numbers
+    for eps in sorted({*radii, *points.tolist()}):
         at = _at(norm, eps)
         yield _CURVE.measured(_rate(standing(upper, eps)), method="brackets", about=norm, at=at, files=files)
         yield _CERTIFIED_CURVE.measured(
