@@ -50,7 +50,10 @@ def test_columns_are_found_by_name_whatever_their_order(tmp_path: Path) -> None:
     frame = pandas.DataFrame(X, columns=names)[["c", "a", "b"]]
     loaded = from_arrays(frame, Y)
     expected = booster.predict(xgboost.DMatrix(X, feature_names=names)) > 0.5
-    assert np.array_equal(wrap(booster, schema=loaded.schema).labels(loaded.data.x), expected)
+    model = wrap(booster, schema=loaded.schema)
+    assert np.array_equal(model.labels(loaded.data.x), expected)
+    assert model.trees is not None
+    assert np.array_equal(model.trees.labels(loaded.data.x), expected)
     short = from_arrays(frame[["c", "a"]], Y).schema
     with pytest.raises(ModelError, match=r"data of 3 features for this booster, got 2 \(b missing\)"):
         wrap(booster, schema=short)
@@ -78,3 +81,5 @@ def test_early_stopping_of_xgboosts_estimator_survives_its_file(tmp_path: Path) 
     model = wrap(load_model(tmp_path / "m.ubj"))
     assert np.allclose(model.ask("scores", X), made.predict_proba(X), atol=1e-6)
     assert "the best" in model.notes["rounds"]
+    assert model.trees is not None
+    assert len(model.trees.roots) == made.best_iteration + 1

@@ -1,6 +1,7 @@
 """Trees on two features, whose cells can all be counted: no bracket contradicts what brute force finds.
 
-The search by scores misses slivers between thresholds, and so errs towards robust, as it says.
+The search by scores misses slivers between thresholds, and so errs towards robust, as it says; branch and bound closes
+the bracket on the very distance.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from casemate.adapters import wrap
 from casemate.core.case import Case
 from casemate.core.data import Data, Splits
 from casemate.core.facets import DataKind
+from casemate.core.plugin import Plugin
 from casemate.core.schema import Feature, FeatureKind, Schema
 from casemate.evasion.blocks import blocks_attack
 from casemate.evasion.hop_skip_jump import hop_skip_jump_attack
+from casemate.evasion.trees import tree_attack, tree_certificate
 
 EPS = (0.1, 0.3)
 SCALE = np.array([1.0, 2.0])
+_ROUNDING = 1e-6  # thresholds in float32
 
 
 def boosted(kind: str) -> Any:
@@ -68,7 +72,7 @@ def nearest(fitted: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.where(answer[None] != y[:, None], far, np.inf).min(axis=1)
 
 
-def compared(kind: str, seed: int) -> tuple[np.ndarray, dict[str, Any], dict[float, float]]:
+def compared(kind: str, seed: int, *plugins: Plugin) -> tuple[np.ndarray, dict[str, Any], dict[float, float]]:
     """The true distances, the kept brackets in the same order, and robust accuracy by eps."""
     rng = np.random.default_rng(seed)
     x = rng.random((160, 2))
@@ -81,7 +85,7 @@ def compared(kind: str, seed: int) -> tuple[np.ndarray, dict[str, Any], dict[flo
     model = wrap(fitted, schema=schema, classes=("0", "1"))
     case = Case(model=model, splits=Splits(test=Data(test, schema, own), train=Data(x, schema, y)))
     kept = Kept()
-    lab = lab_of(kept, plugins=(blocks_attack, hop_skip_jump_attack), norm=("linf",), eps=EPS, queries=150)
+    lab = lab_of(kept, plugins=plugins, norm=("linf",), eps=EPS, queries=150)
     evidence = measured(case, lab)
     found = kept.arrays()["brackets-linf"]
     order = np.argsort(case.data("test").sample_id)
@@ -93,8 +97,18 @@ def compared(kind: str, seed: int) -> tuple[np.ndarray, dict[str, Any], dict[flo
 @settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_no_bracket_contradicts_brute_force_on_two_features(kind: str, seed: int) -> None:
-    truth, found, robust = compared(kind, seed)
-    assert np.all(found["lower"] <= truth + 1e-6)
-    assert np.all(found["upper"] >= truth - 1e-6)
+    truth, found, robust = compared(kind, seed, blocks_attack, hop_skip_jump_attack)
+    assert np.all(found["upper"] >= truth - _ROUNDING)
     for eps, value in robust.items():
-        assert value >= np.mean(truth > eps) - 1e-9
+        assert value >= np.mean(truth > eps + _ROUNDING)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_branch_and_bound_finds_the_very_distance_of_brute_force(kind: str, seed: int) -> None:
+    truth, found, _ = compared(kind, seed, tree_certificate, tree_attack)
+    within = truth <= max(EPS)
+    assert np.all(found["lower"] <= found["upper"])
+    assert np.allclose(found["lower"], truth, rtol=0, atol=_ROUNDING)
+    assert np.allclose(found["upper"][within], truth[within], rtol=0, atol=_ROUNDING)

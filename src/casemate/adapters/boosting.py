@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from casemate.adapters.tree_models import with_trees
 from casemate.core.facets import DataKind
 from casemate.core.model import Model
 from casemate.core.schema import Schema
+from casemate.core.trees import Trees
 from casemate.errors import ModelError
 
 __all__ = ["Booster", "read_apart"]
@@ -45,7 +47,8 @@ class Booster:
     """A booster that was opened.
 
     `margins` and `scores` answer a matrix `(n, width)` with `(n, k)` in the library's precision; of two classes both
-    give the second one's column only, `(n,)`. `columns` are the features' names, empty where none are known.
+    give the second one's column only, `(n,)`. `columns` are the features' names, empty where none are known. `build`
+    makes its trees, to which a constant is added in sums of roundoff `base_unit` (None: nothing is added).
     """
 
     native: Any
@@ -57,6 +60,8 @@ class Booster:
     digest: str
     framework: str
     notes: Mapping[str, str]
+    build: Callable[[], Trees]
+    base_unit: float | None = None
 
     def as_model(
         self,
@@ -78,8 +83,9 @@ class Booster:
                 f"expected a booster of {len(names)} classes ({', '.join(names[:6])}), got one of {self.k}: name the "
                 "target that it was trained on"
             )
-        answers = _Answers(self, self._places(schema))
-        return Model(
+        places = self._places(schema)
+        answers = _Answers(self, places)
+        model = Model(
             name=name or self.framework,
             digest=self.digest,
             labels=answers.labels,
@@ -89,6 +95,15 @@ class Booster:
             estimator=self.native,
             framework=self.framework,
             notes=dict(self.notes),
+        )
+        return with_trees(
+            model,
+            self.build,
+            answers.logits,
+            width=self.width,
+            places=places,
+            schema=schema,
+            base_unit=self.base_unit,
         )
 
     def _places(self, schema: Schema | None) -> tuple[int, ...]:

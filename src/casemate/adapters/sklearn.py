@@ -19,6 +19,7 @@ from casemate.adapters.labels import class_name
 from casemate.adapters.loading import Declared
 from casemate.adapters.probing import probes
 from casemate.adapters.rows import Rows, rows_for
+from casemate.adapters.sklearn_trees import offer_trees
 from casemate.adapters.skops import load_estimator, load_skops, parts_inside, save_skops
 from casemate.core.case import Recipe
 from casemate.core.data import Data
@@ -75,7 +76,7 @@ def wrap_estimator(
     regression = calls.classes == ()
     scores = calls.scores if not regression and hasattr(estimator, "predict_proba") else None
     logits = calls.logits if calls.has_logits() else None
-    return Model(
+    model = Model(
         name=name or _short_name(estimator),
         digest=_digest(estimator),
         labels=calls.labels,
@@ -85,10 +86,13 @@ def wrap_estimator(
         logits=logits,
         estimator=estimator,
         affine=_affine(calls, schema) if logits is not None else None,
-        has_trees=_has_trees(_last_step(estimator)),
         framework="sklearn",
         notes=_notes(estimator, calls),
     )
+    if calls.rows.categories or calls.rows.texts:
+        return model
+    raw, places = logits or scores, calls.rows.take
+    return offer_trees(model, calls.estimator, raw, positions=calls.positions, places=places, schema=schema)
 
 
 def sklearn_recipe(estimator: Any, schema: Schema | None = None, *, classes: Sequence[str] | None = None) -> Recipe:
@@ -360,13 +364,6 @@ def _prefix(estimator: Any) -> str:
     """How `get_params` spells the parameters of the last step: `logisticregression__`."""
     steps = getattr(estimator, "steps", None)
     return f"{steps[-1][0]}__{_prefix(steps[-1][1])}" if steps else ""
-
-
-def _has_trees(estimator: Any) -> bool:
-    if hasattr(estimator, "tree_") or hasattr(estimator, "_predictors"):
-        return True
-    inner = np.asarray(getattr(estimator, "estimators_", ()), dtype=object).reshape(-1)
-    return len(inner) > 0 and all(hasattr(part, "tree_") for part in inner)
 
 
 def _short_name(estimator: Any) -> str:

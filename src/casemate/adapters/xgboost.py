@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from numpy.typing import NDArray
 from casemate.adapters.boosting import Booster, read_apart
 from casemate.adapters.extras import need
 from casemate.adapters.loading import Declared
+from casemate.adapters.tree_models import Tree, build_trees
 from casemate.core.model import Model
 from casemate.core.schema import Schema
+from casemate.core.trees import Trees, float32_threshold
 from casemate.errors import ModelError
 from casemate.formats.digests import Hasher
 
-__all__ = ["open_booster", "wrap_booster"]
+__all__ = ["Inside", "open_booster", "trees_inside", "wrap_booster"]
 
 Array = NDArray[Any]
 _READER = """
@@ -30,6 +33,7 @@ booster.save_config(), booster.save_raw()
 rows = numpy.random.default_rng(0).normal(size=(64, booster.num_features()))
 booster.predict(xgboost.DMatrix(rows, nthread=1), validate_features=False)
 """
+_UNIT = 2.0**-24  # its sums are in float32
 _TWO = ("binary:logistic", "binary:logitraw", "reg:logistic")
 _MANY = ("multi:softmax", "multi:softprob")
 
@@ -135,6 +139,61 @@ def _booster(native: Any) -> Booster:
         Hasher("casemate.xgboost.1").add(bytes(native.save_raw("ubj"))).digest(),
         "xgboost",
         notes,
+        partial(_trees, native, rounds[1]),
+        base_unit=_UNIT,
+    )
+
+
+@dataclass(frozen=True)
+class Inside:
+    """The booster inside an estimator: its margins `(n, k)`, and what builds its trees."""
+
+    estimator: Any
+
+    def margins(self, x: Array) -> Array:
+        """The margins of samples `(n, ...)`, those of two classes as `(0, d)`."""
+        found = np.asarray(self.estimator.predict(np.asarray(x).reshape(len(x), -1), output_margin=True), np.float64)
+        return np.stack([np.zeros(len(x)), found], axis=1) if found.ndim == 1 else found
+
+    def build(self) -> Trees:
+        """Its trees up to the best iteration; raises `ModelError` where they alone do not make the answer."""
+        best = getattr(self.estimator, "best_iteration", None) if self.estimator.early_stopping_rounds else None
+        return _trees(self.estimator.get_booster(), 0 if best is None else int(best) + 1)
+
+
+def trees_inside(estimator: Any) -> Inside:
+    """The booster of a fitted `XGBClassifier`, for `sklearn_trees`."""
+    return Inside(estimator)
+
+
+def _trees(native: Any, rounds: int) -> Trees:
+    """The trees of a booster's first rounds (0: all of them); its base score is found from its answers."""
+    part = native[:rounds] if rounds else native
+    learner = json.loads(bytes(part.save_raw("json")))["learner"]
+    booster = learner["gradient_booster"]
+    weights = booster.get("weight_drop")
+    inside = booster.get("gbtree", booster)
+    if booster["name"] not in ("gbtree", "dart"):
+        raise ModelError(f"expected trees, got a booster {booster['name']}: audited by its scores")
+    trees, classes = inside["model"]["trees"], inside["model"]["tree_info"]
+    k = max(2, int(learner["learner_model_param"]["num_class"]))
+    two = int(learner["learner_model_param"]["num_class"]) < 2
+    parts = [
+        _tree(tree, 1 if two else column, 1.0 if weights is None else float(weights[number]))
+        for number, (tree, column) in enumerate(zip(trees, classes, strict=True))
+    ]
+    return build_trees(parts, k, unit=_UNIT, floor=2e-6)  # exp, and what softmax divides by, in float32
+
+
+def _tree(told: Any, column: int, weight: float) -> Tree:
+    if any(told["split_type"]) or int(told["tree_param"].get("size_leaf_vector", "1")) > 1:
+        raise ModelError("expected splits of numbers and one number a leaf, got others: audited by its scores")
+    left, right, feature = (np.array(told[key]) for key in ("left_children", "right_children", "split_indices"))
+    value = np.array(told["split_conditions"], dtype=np.float32)  # a threshold, or at a leaf what it adds
+    threshold = float32_threshold(np.where(left < 0, 0.0, value), strict=True)
+    missing = np.array(told["default_left"], dtype=bool)
+    return Tree(
+        feature, threshold, left, right, missing, np.where(left < 0, value.astype(np.float64) * weight, 0.0), column
     )
 
 

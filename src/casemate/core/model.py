@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casemate.core.facets import Facet
+from casemate.core.trees import Trees
 from casemate.errors import Unavailable
 
 __all__ = ["ABSTAIN", "Affine", "Answer", "Model", "Saliency", "Task"]
@@ -47,7 +48,7 @@ class Model:
     `saliency`: of texts `(n,)` and their labels `(n,)`, for each text how much each of its words (split at white space)
     carries the label, from gradients at the embeddings. `module`: the torch module whose output are the logits, on its
     device, for attacks that need gradients; it takes exactly the array that the functions take. `estimator`: the native
-    object. `affine`: the logits in closed form.
+    object. `affine`: the logits in closed form. `trees`: the ensemble of trees that it is, checked against its answers.
     `digest` names the weights; `notes` are facts the report repeats (device, dtype, what was folded).
     """
 
@@ -63,7 +64,7 @@ class Model:
     module: Any = None
     estimator: Any = None
     affine: Affine | None = None
-    has_trees: bool = False
+    trees: Trees | None = None
     framework: str = "callable"
     notes: Mapping[str, str] = field(default_factory=dict)
     inner: Model | None = None  # the model under a meter, see `metering`
@@ -78,7 +79,7 @@ class Model:
             Facet.GRADIENTS: self.module is not None,
             Facet.ACTIVATIONS: self.activations is not None,
             Facet.AFFINE: self.affine is not None,
-            Facet.TREES: self.has_trees,
+            Facet.TREES: self.trees is not None,
         }
         return frozenset(facet for facet, present in there.items() if present)
 

@@ -13,6 +13,7 @@ import pytest
 from casemate.adapters import wrap
 from casemate.adapters.data import from_arrays
 from casemate.adapters.loading import load_model
+from casemate.core.model import Model
 
 
 def fitted(k: int, seed: int, **how: Any) -> tuple[Any, np.ndarray]:
@@ -34,13 +35,19 @@ def reread(estimator: Any, suffix: str) -> Any:
         return load_model(path)
 
 
+def with_trees(model: Model, x: np.ndarray) -> Model:
+    assert model.trees is not None, model.notes
+    assert np.array_equal(model.trees.labels(x), model.labels(x))
+    return model
+
+
 def booster(k: int, suffix: str) -> dict[str, Any]:
     (made, x), (other, _) = fitted(k, 0), fitted(k, 1)
     schema, narrow = (from_arrays(part, np.arange(60) % k).schema for part in (x, x[:, :3]))
     native = reread(made, suffix)
     margins = made.predict(x, output_margin=True)
     return {
-        "model": wrap(native, schema=schema),
+        "model": with_trees(wrap(native, schema=schema), x),
         "x": x,
         "native_predict": made.predict,
         "native_scores": made.predict_proba,
@@ -59,7 +66,7 @@ def estimator() -> dict[str, Any]:
     (made, x), (other, _) = fitted(3, 0), fitted(3, 1)
     schema, narrow = (from_arrays(part, np.arange(60) % 3).schema for part in (x, x[:, :3]))
     return {
-        "model": wrap(made, schema=schema),
+        "model": with_trees(wrap(made, schema=schema), x),
         "x": x,
         "native_predict": made.predict,
         "native_scores": made.predict_proba,
