@@ -362,12 +362,28 @@ def stump(**changes: Any) -> Trees:
         {"right": np.array([0, -1, -1])},
         {"right": np.array([1, -1, -1])},
         {"right": np.array([7, -1, -1])},
+        {"right": np.array([-3, -1, -1])},
+        {
+            "feature": np.array([-1, 0, -1]),
+            "left": np.array([-1, 1, -1]),
+            "right": np.array([-1, 2, -1]),
+        },
         {"column": np.array([2])},
         {"value": np.zeros((3, 4))},
         {"value": np.full((3, 1), np.nan)},
         {"threshold": np.full(3, np.nan)},
     ],
-    ids=["a cycle", "two parents", "nowhere", "a class too many", "too wide", "no number", "no threshold"],
+    ids=[
+        "a cycle",
+        "two parents",
+        "nowhere",
+        "below nothing",
+        "a circle beside",
+        "a class too many",
+        "too wide",
+        "no number",
+        "no threshold",
+    ],
 )
 def test_arrays_that_are_no_trees_are_refused(changes: dict[str, Any]) -> None:
     assert np.array_equal(stump().labels(np.array([[0.5], [0.6], [np.nan]])), [0, 1, 0])

@@ -19,8 +19,8 @@ from casemate.errors import ModelError
 __all__ = ["Tree", "build_trees", "with_trees"]
 
 Array = NDArray[Any]
-_ROWS = 64
-_EDGES = 200  # thresholds that are tried from both sides
+_ROWS = 32
+_EDGES = 64  # thresholds that are tried from both sides
 _MOST = 5_000_000  # numbers in all leaves; more takes too much memory to search
 
 
@@ -115,6 +115,8 @@ def with_trees(
 def _reachable(part: Tree) -> tuple[Array, Array, Array]:
     """The nodes under the root, and their children numbered anew, `(m,)` each."""
     m = len(part.left)
+    if 2 * np.count_nonzero(part.left >= 0) + 1 == m:  # all of them are; `Trees` looks closer
+        return np.arange(m), part.left, part.right
     seen, nodes = np.zeros(m, dtype=bool), np.zeros(min(m, 1), dtype=np.int64)
     while len(nodes):
         if nodes.min() < 0 or nodes.max() >= m or seen[nodes].any() or len(np.unique(nodes)) < len(nodes):

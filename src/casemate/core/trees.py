@@ -51,16 +51,21 @@ class Trees:
         m, k = len(self.feature), len(self.base)
         wide = self.value.shape == (m, k) and bool((self.column == -1).all())
         narrow = self.value.shape == (m, 1) and bool(((self.column >= 0) & (self.column < k)).all())
-        inner = self.feature >= 0
-        children = np.concatenate([self.left[inner], self.right[inner]])
-        once = np.bincount(np.concatenate([children, self.roots]), minlength=m) if children.size or m else np.ones(0)
-        if not (wide or narrow) or (children.size and (children.min() < 0 or children.max() >= m)) or (once != 1).any():
+        if not (wide or narrow) or not self._whole():
             raise ModelError(
-                f"expected trees in which every one of {m} nodes is a root or one node's child, and leaves for {k} "
+                f"expected trees in which every one of {m} nodes is a root or below one, once, and leaves for {k} "
                 f"classes, got others (values {self.value.shape}): mend the arrays"
             )
         if not (np.isfinite(self.value).all() and np.isfinite(self.base).all()) or np.isnan(self.threshold).any():
             raise ModelError("expected finite leaves and thresholds that are numbers, got others: mend the arrays")
+
+    def _whole(self) -> bool:
+        """Whether every node has one parent, or is a root, and every one is below a root."""
+        m, inner = len(self.feature), self.feature >= 0
+        above = np.concatenate([self.roots, self.left[inner], self.right[inner]])
+        if len(above) != m or not m or above.min() < 0 or above.max() >= m or len(np.unique(above)) != m:
+            return False
+        return m == len(self.roots) + 2 * sum(map(len, self.levels))  # else there is a circle beside the trees
 
     @cached_property
     def levels(self) -> tuple[NDArray[np.int64], ...]:
