@@ -138,27 +138,24 @@ def net(x: np.ndarray, y: np.ndarray) -> Victim:
 def function(x: np.ndarray, y: np.ndarray) -> Victim:
     """The same net, of which the toolbox knows only a function that answers with one-hot labels."""
     module = module_of(x, y)
-    hot = np.eye(10, dtype=np.float32)
-
-    def wrapped(victim: Victim) -> Any:
-        wrappers = importlib.import_module("art.estimators.classification.blackbox")
-        answer = lambda a: hot[victim.labels(a.astype(np.float32))]  # noqa: E731
-        return wrappers.BlackBoxClassifier(answer, SHAPE, 10, clip_values=(0.0, 1.0))
-
-    return Victim("net as a function", lambda a: predicted(module, a), wrapped)
+    return Victim("net as a function", lambda a: predicted(module, a), as_function)
 
 
 def forest(x: np.ndarray, y: np.ndarray) -> Victim:
     """A random forest."""
     fitted = RandomForestClassifier(random_state=0).fit(x.reshape(len(x), -1), y)
+    return Victim("forest", lambda a: fitted.predict(a.reshape(len(a), -1)), as_function, repeats=1)
 
-    def wrapped(victim: Victim) -> Any:
-        wrappers = importlib.import_module("art.estimators.classification.blackbox")
-        hot = np.eye(10, dtype=np.float32)
-        answer = lambda a: hot[victim.labels(a.astype(np.float32))]  # noqa: E731
-        return wrappers.BlackBoxClassifier(answer, SHAPE, 10, clip_values=(0.0, 1.0))
 
-    return Victim("forest", lambda a: fitted.predict(a.reshape(len(a), -1)), wrapped, repeats=1)
+def as_function(victim: Victim) -> Any:
+    """The toolbox's wrapper of a function that answers with one-hot labels."""
+    wrappers = importlib.import_module("art.estimators.classification.blackbox")
+    hot = np.eye(10, dtype=np.float32)
+
+    def answer(x: np.ndarray) -> np.ndarray:
+        return hot[victim.labels(x.astype(np.float32))]
+
+    return wrappers.BlackBoxClassifier(answer, SHAPE, 10, clip_values=(0.0, 1.0))
 
 
 class Counting(nn.Module):

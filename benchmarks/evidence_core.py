@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from evidence import ROOT, facts_of, measure
 
-ROOT = Path(__file__).resolve().parent.parent
-OUT = ROOT / "docs" / "evidence"
 DRAWS = 1000
 
 
@@ -218,16 +215,6 @@ def _run(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
 
 
-def _facts() -> dict[str, str]:
-    names = ("casemate", "numpy", "scipy", "scikit-learn", "torch", "pandas")
-    return {
-        "commit": _run("git", "rev-parse", "--short", "HEAD").strip(),
-        "date": time.strftime("%Y-%m-%d"),
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in names},
-    }
-
-
 MEASUREMENTS = {f.__name__: f for f in (intervals, linear, resumption, imports, million)}
 
 
@@ -236,37 +223,8 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--make-million"]:
         _make_million(Path(arguments[1]))
         return 0
-    OUT.mkdir(parents=True, exist_ok=True)
-    path = OUT / "core.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    facts = _facts()
-    for name in arguments or list(MEASUREMENTS):
-        print(f"{name} ...", flush=True)
-        known[name] = {**MEASUREMENTS[name](), **{"commit": facts["commit"], "date": facts["date"]}}
-        print(f"{name}: {known[name]['result']} ({'met' if known[name]['met'] else 'NOT met'})", flush=True)
-    path.write_text(json.dumps({"facts": facts, **{k: v for k, v in known.items() if k != "facts"}}, indent=1) + "\n")
-    (OUT / "core.md").write_text(_page(facts, {k: known[k] for k in MEASUREMENTS if k in known}))
-    return 0 if all(known[k]["met"] for k in MEASUREMENTS if k in known) else 1
-
-
-def _page(facts: dict[str, str], known: dict[str, Any]) -> str:
-    lines = ["# Evidence: the foundation", "", "Made by `make evidence-core`.", ""]
-    lines += [", ".join(f"{key} {value}" for key, value in facts.items()), ""]
-    for name, got in known.items():
-        lines += [
-            f"## {name}",
-            "",
-            f"Bar: {got['bar']}. **{'Met' if got['met'] else 'Not met'}**: {got['result']}.",
-            "",
-        ]
-        lines += ["| " + " | ".join(got["columns"]) + " |", "|" + " --- |" * len(got["columns"])]
-        lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in got["rows"]]
-        lines += ["", f"Measured at commit {got['commit']} on {got['date']}.", ""]
-    return "\n".join(lines)
-
-
-def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    facts = facts_of("numpy", "scipy", "scikit-learn", "torch", "pandas")
+    return measure("core", "the foundation", MEASUREMENTS, arguments, facts=facts)
 
 
 if __name__ == "__main__":

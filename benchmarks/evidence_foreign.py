@@ -8,7 +8,6 @@ docs/evidence/foreign.md and foreign.json with commit, date and versions.
 from __future__ import annotations
 
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -16,14 +15,12 @@ import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from evidence import OUT, ROOT, facts_of, table, told
 
-ROOT = Path(__file__).resolve().parent.parent
-OUT = ROOT / "docs" / "evidence"
 N = 12  # samples asked of each model
 RNG = np.random.default_rng(20261125)
 
@@ -175,16 +172,7 @@ def main() -> int:
         for foreign in FILES:
             rows.append(tried(foreign, fetched(foreign, Path(folder))))
             print(f"{rows[-1]['package']} {rows[-1]['file']}: {rows[-1]['outcome']}", flush=True)
-    names = ("casemate", "numpy", "onnx", "onnxruntime", "torch")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    facts = {
-        "commit": commit.stdout.strip(),
-        "date": time.strftime("%Y-%m-%d"),
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in names},
-    }
+    facts = facts_of("numpy", "onnx", "onnxruntime", "torch")
     met = len(rows) >= 6 and all(map(good, rows)) and sum(row["outcome"] == "loads" for row in rows) >= 3
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "foreign.json").write_text(json.dumps({"facts": facts, "met": met, "files": rows}, indent=1) + "\n")
@@ -201,7 +189,7 @@ def page(facts: dict[str, str], rows: list[dict[str, Any]], met: bool) -> str:
         "",
         "Made by `make evidence-foreign`.",
         "",
-        ", ".join(f"{key} {value}" for key, value in facts.items()),
+        told(facts),
         "",
         "Bar: at least six model files that ship in other people's packages load, or are refused with the reason. "
         f"**{'Met' if met else 'Not met'}**: {len(loaded)} load, {len(refused)} are refused.",
@@ -212,18 +200,20 @@ def page(facts: dict[str, str], rows: list[dict[str, Any]], met: bool) -> str:
         "margin in the converted graph is divided by differences of onnxruntime's answers (median; 1 is agreement, "
         "bends make it a little less or more).",
         "",
-        "| package | file | classes | offers | labels seen | labels differ | scores differ by | slope / difference |",
-        "|" + " --- |" * 8,
     ]
-    for row in loaded:
-        slope = row.get("slope / difference")
-        cells = [row["package"], row["file"], row["classes"], ", ".join(row["offers"]), row["labels seen"]]
-        cells += [row["labels that differ"], f"{row['largest difference of scores']:.1e}"]
-        cells += [row["notes"]["gradients"] if slope is None else f"{slope:.3f}"]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    lines += ["", "## Refused", "", "| package | file | reason |", "|" + " --- |" * 3]
-    lines += [f"| {row['package']} | {row['file']} | {row['reason'].replace('|', '/')} |" for row in refused]
-    return "\n".join([*lines, ""])
+    columns = ["package", "file", "classes", "offers", "labels seen", "labels differ", "scores differ by"]
+    cells = [
+        [
+            *(row["package"], row["file"], row["classes"], ", ".join(row["offers"]), row["labels seen"]),
+            *(row["labels that differ"], f"{row['largest difference of scores']:.1e}"),
+            row.get("slope / difference", row["notes"]["gradients"]),
+        ]
+        for row in loaded
+    ]
+    lines += table([*columns, "slope / difference"], cells)
+    why = [[row["package"], row["file"], row["reason"]] for row in refused]
+    lines += ["", "## Refused", "", *table(["package", "file", "reason"], why), ""]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

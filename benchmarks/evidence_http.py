@@ -11,7 +11,6 @@ import contextlib
 import http.client
 import json
 import os
-import platform
 import re
 import socket
 import subprocess
@@ -21,15 +20,15 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from evidence import facts_of, measure
 
-ROOT = Path(__file__).resolve().parent.parent
-OUT = ROOT / "docs" / "evidence"
 SERVER = ("mlserver==1.7.1", "mlserver-sklearn==1.7.1")
 EPS = 0.1
 BUDGETS = (200, 2_000, 20_000, 60_000)
@@ -281,63 +280,25 @@ def _served(metrics: str) -> int:
     )
 
 
-def _facts() -> dict[str, str]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=ROOT
-    ).stdout.strip()
-    names = ("casemate", "numpy", "scikit-learn", "httpx")
-    return {
-        "commit": commit,
-        "date": time.strftime("%Y-%m-%d"),
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in names},
-        **dict(item.split("==") for item in SERVER),
-    }
-
-
-MEASUREMENTS = {f.__name__: f for f in (labels_within_a_budget, failures_on_the_way, scores_too)}
+MEASUREMENTS = (labels_within_a_budget, failures_on_the_way, scores_too)
+INTRO = (
+    "A logistic regression of 64-pixel digits behind MLServer on loopback, 597 test rows, 64 of them attacked, "
+    "profile `quick`. A proxy before the server counts the samples of every request that reaches it. Each audit "
+    "was first refused without `--i-am-authorised`."
+)
 
 
 def main(arguments: list[str]) -> int:
     """Run the named measurements (all by default) and write the page."""
-    OUT.mkdir(parents=True, exist_ok=True)
-    path = OUT / "http.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    facts = _facts()
+    facts = facts_of("numpy", "scikit-learn", "httpx") | dict(item.split("==") for item in SERVER)
     with _mlserver() as (port, metrics), Proxy(port) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{proxy.server_address[1]}/v2/models/digits"
-        for name in arguments or list(MEASUREMENTS):
-            print(f"{name} ...", flush=True)
-            found = MEASUREMENTS[name](url, proxy, f"http://127.0.0.1:{metrics}/metrics")
-            known[name] = {**found, "commit": facts["commit"], "date": facts["date"]}
-            print(f"{name}: {found['result']} ({'met' if found['met'] else 'NOT met'})", flush=True)
-        proxy.shutdown()
-    path.write_text(json.dumps({"facts": facts, **{k: v for k, v in known.items() if k != "facts"}}, indent=1) + "\n")
-    (OUT / "http.md").write_text(_page(facts, {k: known[k] for k in MEASUREMENTS if k in known}))
-    return 0 if all(known[k]["met"] for k in MEASUREMENTS if k in known) else 1
-
-
-def _page(facts: dict[str, str], known: dict[str, Any]) -> str:
-    lines = ["# Evidence: endpoints", "", "Made by `make evidence-http`.", ""]
-    lines += [", ".join(f"{key} {value}" for key, value in facts.items()), ""]
-    lines += [
-        "A logistic regression of 64-pixel digits behind MLServer on loopback, 597 test rows, 64 of them attacked, "
-        "profile `quick`. A proxy before the server counts the samples of every request that reaches it. Each audit "
-        "was first refused without `--i-am-authorised`.",
-        "",
-    ]
-    for name, got in known.items():
-        met = "Met" if got["met"] else "Not met"
-        lines += [f"## {name}", "", f"Bar: {got['bar']}. **{met}**: {got['result']}.", ""]
-        lines += ["| " + " | ".join(got["columns"]) + " |", "|" + " --- |" * len(got["columns"])]
-        lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in got["rows"]]
-        lines += ["", f"Measured at commit {got['commit']} on {got['date']}.", ""]
-    return "\n".join(lines)
-
-
-def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+        url, own = f"http://127.0.0.1:{proxy.server_address[1]}/v2/models/digits", f"http://127.0.0.1:{metrics}/metrics"
+        chosen = {f.__name__: partial(f, url, proxy, own) for f in MEASUREMENTS}
+        try:
+            return measure("http", "endpoints", chosen, arguments, facts=facts, intro=INTRO)
+        finally:
+            proxy.shutdown()
 
 
 if __name__ == "__main__":

@@ -19,13 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+from evidence import ROOT, facts_of, measure
 
-from benchmarks.evidence_core import _facts  # noqa: E402
-
-OUT = ROOT / "docs" / "evidence"
 BAR = 230e6  # bytes
 
 # What a user would write: an estimator of scikit-learn on a table, kept as skops. Run in the fresh environment.
@@ -234,34 +229,7 @@ MEASUREMENTS = {f.__name__: f for f in (downloads, audit, extras)}
 
 def main(arguments: list[str]) -> int:
     """Run the named measurements (all by default) and write the page."""
-    OUT.mkdir(parents=True, exist_ok=True)
-    path = OUT / "install.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    facts = {key: value for key, value in _facts().items() if key in ("commit", "date", "python", "casemate")}
-    for name in arguments or list(MEASUREMENTS):
-        print(f"{name} ...", flush=True)
-        known[name] = {**MEASUREMENTS[name](), "commit": facts["commit"], "date": facts["date"]}
-        print(f"{name}: {known[name]['result']} ({'met' if known[name]['met'] else 'NOT met'})", flush=True)
-    known = {name: known[name] for name in MEASUREMENTS if name in known}
-    path.write_text(json.dumps({"facts": facts, **known}, indent=1) + "\n")
-    (OUT / "install.md").write_text(_page(facts, known))
-    return 0 if all(got["met"] for got in known.values()) else 1
-
-
-def _page(facts: dict[str, str], known: dict[str, Any]) -> str:
-    lines = ["# Evidence: the plain install", "", "Made by `make evidence-install`.", ""]
-    lines += [", ".join(f"{key} {value}" for key, value in facts.items()), ""]
-    for name, got in known.items():
-        bar = f"Bar: {got['bar']}. **{'Met' if got['met'] else 'Not met'}**: {got['result']}."
-        lines += [f"## {name}", "", bar, ""]
-        lines += ["| " + " | ".join(got["columns"]) + " |", "|" + " --- |" * len(got["columns"])]
-        lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in got["rows"]]
-        lines += ["", f"Measured at commit {got['commit']} on {got['date']}.", ""]
-    return "\n".join(lines)
-
-
-def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return measure("install", "the plain install", MEASUREMENTS, arguments, facts=facts_of())
 
 
 if __name__ == "__main__":

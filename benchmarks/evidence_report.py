@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -18,12 +17,11 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-OUT = ROOT / "docs" / "evidence"
+from evidence import ROOT, facts_of, measure
+
 LARGEST = 2_500_000
 MINUTES, FIRST = 8, 3
 
@@ -132,21 +130,12 @@ def _looked_at(driver: Any, page: Path, width: int, scheme: str) -> list[int]:
     return [kilobytes, len(errors), serious, len(violations) - serious, max(too_wide, 0), len(outside)]
 
 
-def _facts() -> dict[str, str]:
-    def git(*command: str) -> str:
-        return subprocess.run(["git", *command], capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
-
+def _version() -> str:
     browser = shutil.which("chromium")
-    version = (
-        subprocess.run([browser, "--version"], capture_output=True, text=True, check=True).stdout if browser else ""
-    )
-    return {
-        "commit": git("rev-parse", "--short", "HEAD") + (" with changes" if git("status", "--porcelain") else ""),
-        "date": time.strftime("%Y-%m-%d"),
-        "python": platform.python_version(),
-        "browser": " ".join(version.split()[:2]) or "none",
-        **{name: metadata.version(name) for name in ("casemate", "selenium", "axe-selenium-python", "torch")},
-    }
+    if browser is None:
+        return "none"
+    told = subprocess.run([browser, "--version"], capture_output=True, text=True, check=True).stdout
+    return " ".join(told.split()[:2])
 
 
 MEASUREMENTS = {f.__name__: f for f in (demo, pages)}
@@ -154,33 +143,8 @@ MEASUREMENTS = {f.__name__: f for f in (demo, pages)}
 
 def main(arguments: list[str]) -> int:
     """Run the named measurements (all by default) and write the page."""
-    OUT.mkdir(parents=True, exist_ok=True)
-    path = OUT / "report.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    facts = _facts()
-    for name in arguments or list(MEASUREMENTS):
-        print(f"{name} ...", flush=True)
-        known[name] = {**MEASUREMENTS[name](), "commit": facts["commit"], "date": facts["date"]}
-        print(f"{name}: {known[name]['result']} ({'met' if known[name]['met'] else 'NOT met'})", flush=True)
-    path.write_text(json.dumps({"facts": facts, **{k: v for k, v in known.items() if k != "facts"}}, indent=1) + "\n")
-    (OUT / "report.md").write_text(_page(facts, {k: known[k] for k in MEASUREMENTS if k in known}))
-    return 0 if all(known[k]["met"] for k in MEASUREMENTS if k in known) else 1
-
-
-def _page(facts: dict[str, str], known: dict[str, Any]) -> str:
-    lines = ["# Evidence: the report", "", "Made by `make evidence-report`.", ""]
-    lines += [", ".join(f"{key} {value}" for key, value in facts.items()), ""]
-    for name, got in known.items():
-        lines += [f"## {name}", ""]
-        lines += [f"Bar: {got['bar']}. **{'Met' if got['met'] else 'Not met'}**: {got['result']}.", ""]
-        lines += ["| " + " | ".join(got["columns"]) + " |", "|" + " --- |" * len(got["columns"])]
-        lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in got["rows"]]
-        lines += ["", f"Measured at commit {got['commit']} on {got['date']}.", ""]
-    return "\n".join(lines)
-
-
-def _cell(value: object) -> str:
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+    facts = facts_of("selenium", "axe-selenium-python", "torch") | {"browser": _version()}
+    return measure("report", "the report", MEASUREMENTS, arguments, facts=facts)
 
 
 if __name__ == "__main__":

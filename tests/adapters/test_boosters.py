@@ -36,9 +36,37 @@ def test_a_damaged_booster_is_refused_and_ends_no_process(tmp_path: Path, kind: 
     path = saved(kind, tmp_path)
     data = path.read_bytes()
     noise = b"root" if kind == "lightgbm" else bytes(range(200, 208))
-    path.write_bytes({"cut": data[: len(data) // 2], "noise": noise + data[len(noise) :], "empty": b""}[harm])
+    ends = data.find(b"end of trees") if kind == "lightgbm" else len(data)  # what follows is no part of the trees
+    path.write_bytes({"cut": data[: ends // 2], "noise": noise + data[len(noise) :], "empty": b""}[harm])
     with pytest.raises(ModelError, match=r"expected a booster of .* in m\..*: save it with Booster.save_model"):
         load_model(path)
+
+
+def test_a_booster_that_the_command_line_of_lightgbm_wrote_is_read(tmp_path: Path) -> None:
+    """It says nothing of a data frame."""
+    path = saved("lightgbm", tmp_path)
+    before = wrap(load_model(path))
+    path.write_text(path.read_text().partition("\npandas_categorical:")[0] + "\n")
+    after = wrap(load_model(path))
+    assert after.digest == before.digest
+    assert np.array_equal(after.labels(X), before.labels(X))
+
+
+def test_the_reader_of_a_file_imports_nothing_from_the_folder_at_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(".ubj", tmp_path)
+    (tmp_path / "xgboost.py").write_text("open('ran', 'w')")
+    monkeypatch.chdir(tmp_path)
+    load_model(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_wrapping_a_booster_changes_nothing_of_it() -> None:
+    booster = xgboost.train({"objective": "binary:logistic", "nthread": 2}, xgboost.DMatrix(X, Y), 3)
+    before = booster.save_config()
+    wrap(booster).labels(X)
+    assert booster.save_config() == before
 
 
 def test_columns_are_found_by_name_whatever_their_order(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def predict(x: np.ndarray) -> np.ndarray:
 
 
 def centred(x: np.ndarray) -> np.ndarray:
-    return honest(x - x.mean(axis=0))
+    return honest(x) - honest(x).mean()
 
 
 def narrow(x: np.ndarray) -> np.ndarray:
@@ -62,7 +62,7 @@ CHEATS: dict[str, tuple[Any, str]] = {
     "logits off": (lambda m: replace(m, logits=lambda x: m.logits(x) * 1.001), "of the native library within"),
     "one digest for all": (lambda m: replace(m, digest="sha256:" + "0" * 64), "same digest after"),
     "changed samples": (lambda m: replace(m, labels=wrap_function(rounded, output="logits").labels), "untouched"),
-    "the batch's mean": (lambda m: replace(m, logits=centred), "point at the label"),
+    "the batch's mean": (lambda m: replace(m, logits=centred), "of the native library within"),
     "any width": (lambda m: replace(m, labels=lambda x: wide(x, m)), "an error for samples of 2 features"),
 }
 

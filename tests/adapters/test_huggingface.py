@@ -115,7 +115,7 @@ def test_padding_that_changes_answers_is_noticed(copied: Path) -> None:
     class Mean(torch.nn.Module):  # an embedding that looks at its neighbours, which padding then changes
         def forward(self, ids: Any) -> Any:
             hidden = inner(ids)
-            return hidden + 10 * hidden.mean(dim=1, keepdim=True)
+            return hidden + hidden.mean(dim=1, keepdim=True)
 
     opened = load_model(copied)
     inner = opened.module.get_input_embeddings()

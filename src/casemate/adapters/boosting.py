@@ -27,19 +27,21 @@ _PATIENCE = 120  # seconds; the file is small or the machine is lost
 def read_apart(program: str, data: bytes) -> None:
     """Run a reader on bytes (its standard input) in a process of its own first; raises `ValueError` where it fails.
 
-    The boosters' own readers, in C++, end the whole process on some damaged files. What they read is not kept here.
+    The boosters' own readers, in C++, end the whole process on some damaged files. What they read is not kept here, and
+    nothing is imported from the folder at hand.
     """
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-c", program], input=data, capture_output=True, timeout=_PATIENCE, check=False
+            [sys.executable, "-P", "-c", program], input=data, capture_output=True, timeout=_PATIENCE, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise ValueError(f"a file that keeps its reader busy for {_PATIENCE} s") from error
     if done.returncode < 0:
         raise ValueError("a damaged file, on which its reader crashes")
     if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise ValueError(next((line for line in lines if "Error: " in line), "a damaged file").partition("Error: ")[2])
+        lines = done.stderr.decode(errors="replace").splitlines()
+        told = [line.partition("Error: ")[2] for line in lines if "Error: " in line]
+        raise ValueError(told[0] if told else "a damaged file")
 
 
 @dataclass(frozen=True)

@@ -190,10 +190,5 @@ def _check_text(text: str) -> None:
     header, _, rest = text.partition("\nTree=")
     sizes = [line for line in header.splitlines() if line.startswith("tree_sizes=")]
     trees = text.count("\nTree=")
-    if (
-        len(sizes) != 1
-        or len(sizes[0].partition("=")[2].split()) != trees
-        or "end of trees" not in rest
-        or "\npandas_categorical:" not in rest
-    ):
+    if len(sizes) != 1 or len(sizes[0].partition("=")[2].split()) != trees or "\nend of trees" not in rest:
         raise ValueError(f"{trees} trees, and not all that its header tells of")

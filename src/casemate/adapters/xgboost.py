@@ -121,6 +121,7 @@ def _booster(native: Any) -> Booster:
     if best is not None and native.attr("scikit_learn") is not None:
         rounds = (0, int(best) + 1)
         notes["rounds"] = f"{int(best) + 1:,} of {notes['rounds']}, the best"
+    native = native.copy()  # the user's own keeps its threads
     native.set_param({"nthread": 1})
     # Of logitraw and softmax, `predict` gives no probabilities.
     plain = _Answer(native, rounds, margins=True)
