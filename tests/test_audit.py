@@ -128,6 +128,34 @@ def test_a_replay_refuses_another_model_and_other_data(tmp_path: Path) -> None:
             replay(tmp_path, report.findings[0].id, wrong, plugins=(rate.rate,))
 
 
+def test_what_one_probe_leaves_of_a_budget_is_there_for_the_next(tmp_path: Path) -> None:
+    """Of 250 the first had 200 and used 100; the second needs 100, had its 50, and was not tested."""
+    order, place = Order(budget=Budget(propagations=250)), Place(output=tmp_path / "a", store=str(tmp_path / "s"))
+    report = audit(order, place)
+    assert not [o for o in report.outcomes if isinstance(o, Skipped) and o.reason is SkipReason.BUDGET]
+    assert sum(facts.spent.propagations for facts in report.plugins.values()) == 200
+    again = audit(order, dataclasses.replace(place, resume="last"))
+    assert text(again) == text(report)
+
+
+def test_a_folder_takes_one_audit_at_a_time(tmp_path: Path) -> None:
+    """Two at once left the page of one beside the report of the other, or ended in a traceback."""
+    refused: list[str] = []
+
+    def second(x: np.ndarray) -> np.ndarray:
+        if not refused:
+            with pytest.raises(UsageError) as caught:
+                audit(place=Place(output=tmp_path, store=str(tmp_path / "store")))
+            refused.append(str(caught.value))
+        return threshold(x)
+
+    case = make_case()
+    case = dataclasses.replace(case, model=dataclasses.replace(case.the_model(), labels=second))
+    audit(place=Place(output=tmp_path), case=case)
+    assert refused[0].startswith("expected one audit at a time in ")
+    assert audit(place=Place(output=tmp_path)).findings
+
+
 def test_an_interrupted_run_goes_on_where_it_was_and_ends_the_same(tmp_path: Path) -> None:
     whole = audit(place=Place(output=tmp_path / "whole"))
     calls = {"n": 0}

@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from casemate.adapters.sklearn import save_skops
-from casemate.config import case_of, load, policy_of, propose
+from casemate.config import budget_of, case_of, load, order_of, policy_of, propose
 from casemate.core.facets import DataKind, Facet, Profile
 from casemate.core.model import Task
 from casemate.core.outcome import Severity
@@ -198,6 +198,11 @@ def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
         ("[audit]\nseed = -1", "greater than or equal to 0 at audit.seed"),
         ("[audit]\nbudget = 'long'", "a budget such as '15m'"),
         ("[audit]\nbudget = { minutes = 3 }", "a budget such as '15m'"),
+        ("[audit]\nbudget = { queries = '15m' }", "a budget such as '15m'"),
+        ("[audit]\nbudget = true", "a budget such as '15m'"),
+        ("[audit]\nseed = " + "9" * 5000, "expected TOML in casemate.toml"),
+        ("a = " + "[" * 5000, "expected TOML in casemate.toml"),
+        ("#" * (5 << 20), "a configuration under 4 MB"),
         ("[audit]\nexecutor = 'cloud'", "audit.executor"),
         ("[audit]\nprofile = 'fast'", "'quick', 'standard' or 'full' at audit.profile"),
         ("[policy]\nfail_on = 'awful'", "policy.fail_on"),
@@ -219,6 +224,8 @@ def test_a_wrong_key_or_value_is_named_with_its_place(text: str, message: str, t
 def test_a_missing_file_and_other_encodings_are_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="casemate init"):
         load(tmp_path / "casemate.toml")
+    (tmp_path / "casemate.toml").write_bytes(b"\xef\xbb\xbfname = 'as Windows writes it'")
+    assert load(tmp_path / "casemate.toml").name == "as Windows writes it"
     (tmp_path / "casemate.toml").write_bytes("name = 'M\xfcnchen'".encode("latin-1"))
     with pytest.raises(ConfigError, match="expected TOML"):
         load(tmp_path / "casemate.toml")
@@ -442,13 +449,16 @@ def test_relations_between_columns_come_from_the_configuration(tmp_path: Path) -
             case_of(load(tmp_path / "casemate.toml"))
 
 
-def test_a_proposal_for_a_booster_and_csv_is_audited_as_a_classifier(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["ubj", "json"])
+def test_a_proposal_for_a_booster_and_csv_is_audited_as_a_classifier(suffix: str, tmp_path: Path) -> None:
     """A booster has no classes_, and its labels were read as the floats of a regression."""
     import xgboost
 
     x, y = RNG.normal(size=(80, 2)), np.arange(80) % 2
     frame = pd.DataFrame(x + y[:, None], columns=["width", "height"])
-    xgboost.XGBClassifier(n_estimators=3).fit(frame, y).save_model(tmp_path / "m.ubj")
+    xgboost.XGBClassifier(n_estimators=3).fit(frame, y).save_model(tmp_path / f"m.{suffix}")
+    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "a.txt").write_text("treecreeper")
     frame.assign(label=y).to_csv(tmp_path / "test.csv", index=False)
     text, report = audited(tmp_path)
     assert "A pickle runs code" not in text
@@ -515,6 +525,23 @@ def test_a_name_with_quotes_survives(tmp_path: Path) -> None:
     pd.DataFrame({'a "b" \\c': [1, 2], "säx": [1, 0]}).to_parquet(tmp_path / "t.parquet")
     settings = load(write(tmp_path, propose(tmp_path, target='a "b" \\c')))
     assert settings.data.target == 'a "b" \\c'
+
+
+def test_a_proposal_names_models_that_only_their_content_tells(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("tree\nversion=v4\n")  # how LightGBM begins a file
+    assert 'path = "notes.txt"' in propose(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    pd.DataFrame({"label": [0, 1], "message": ["hello there you", "go away now"]}).to_parquet(tmp_path / "t.parquet")
+    for line in ('path = "mine"', 'text = "message"', 'target = "label"'):
+        assert line in propose(tmp_path)
+
+
+def test_a_budget_of_queries_is_one_of_an_endpoint(tmp_path: Path) -> None:
+    budget = "[audit]\nbudget = { queries = 70 }"
+    assert budget_of(load(write(tmp_path, f"[model]\nurl = 'http://127.0.0.1:1'\n{budget}"))).propagations == 70
+    with pytest.raises(ConfigError, match=r"expected model\.url beside budget"):
+        order_of(load(write(tmp_path, budget)))
 
 
 def test_an_empty_folder_proposes_nothing(tmp_path: Path) -> None:

@@ -166,6 +166,16 @@ def test_a_wrong_configuration_is_told_in_a_line(project, tmp_path):
     assert "gone.skops" in out
 
 
+def test_an_endpoint_is_audited_only_by_who_says_that_it_may_be(tmp_path):
+    (tmp_path / "t.csv").write_text("a,label\n1,x\n2,y\n3,x\n")
+    model, data = '[model]\nurl = "http://127.0.0.1:1"\ntries = 1', '[data]\ntest = "t.csv"\ntarget = "label"'
+    (tmp_path / "casemate.toml").write_text(f"{model}\n{data}\n")
+    code, out, _ = run(tmp_path, "--casemate")
+    assert (code, "then pass --i-am-authorised" in out, "no connection" in out) == (1, True, False)
+    code, out, _ = run(tmp_path, "--casemate", "--i-am-authorised")
+    assert (code, "no connection" in out) == (1, True), "asked, but nobody was there"
+
+
 def test_it_costs_nothing_where_it_is_not_used(tmp_path):
     (tmp_path / "casemate.toml").write_text("[modle]\n")  # not even looked at
     (tmp_path / "test_it.py").write_text(

@@ -57,6 +57,13 @@ def test_a_finished_unit_of_work_is_kept_once_and_read_back(store: Store) -> Non
     assert store.resource(f"res-{run}") == b"pool"
 
 
+def test_the_last_note_of_what_a_run_has_sent_counts(store: Store) -> None:
+    runs = [store.begin("x", "sha256:req", "") for _ in range(2)]
+    for queries in (32, 96, 64):
+        store.put_queries(runs[0], queries)
+    assert [store.queries(run) for run in runs] == [64, 0]
+
+
 def test_events_come_back_in_the_order_of_arrival(store: Store) -> None:
     bundle = f"sha256:{store.begin('e', 'r', '')}"
     for name in ("z", "y", "x"):

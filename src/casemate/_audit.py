@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import time
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from casemate._workshop import Progress, Workshop, as_json, case_digest, code_digest, versions
-from casemate.core.budget import Budget, Meter, Spent
+from casemate._workshop import (
+    Progress,
+    Workshop,
+    alone_in,
+    as_json,
+    case_digest,
+    code_digest,
+    recalled,
+    recorded,
+    versions,
+)
+from casemate.core.budget import Budget, Meter, Spent, allocate
 from casemate.core.case import Case
 from casemate.core.data import plain_bytes
 from casemate.core.evidence import Direction, Evidence, Metric, Quantity, check
@@ -29,10 +38,12 @@ from casemate.core.report import DataFacts, PluginFacts, Report, Timings
 from casemate.core.stats import Interval
 from casemate.errors import BudgetExhausted, ConfigError, Contradiction, LawBroken, Unavailable, UsageError
 from casemate.executors import executor, fixed_threads
-from casemate.formats import calibrations, canonical, wire
+from casemate.formats import calibrations, canonical
 from casemate.report.folder import refuse_unwritable, write_report
 from casemate.report.notes import notes_of
+from casemate.store import Store, open_store
 from casemate.store.faults import fault_of
+from casemate.store.queries import count_on
 
 __all__ = ["Order", "Place", "lab_for", "run", "shop_for"]
 
@@ -89,7 +100,6 @@ def run(
     Raises `UsageError` where the order does not fit the case, or a run to be resumed was another audit.
     """
     from casemate import catalog
-    from casemate.store import open_store
 
     order, place = order or Order(), place or Place()
     began = time.monotonic()
@@ -109,12 +119,13 @@ def run(
     try:
         if on_progress is not None:
             on_progress("audit", 0, len(steps))
-        run_id = _begin(store, case, request, place) if store else ""
-        shop = shop_for(order, known, place.executor)
-        shop.store, shop.run, shop.output, shop.on_progress = store, run_id, place.output, on_progress
-        report = _measured(case, order, steps, shop, began=began, today=today)
-        if place.output is not None:
-            write_report(report, place.output)
+        with alone_in(place.output):
+            run_id = _begin(store, case, request, place) if store else ""
+            shop = shop_for(order, known, place.executor)
+            shop.store, shop.run, shop.output, shop.on_progress = store, run_id, place.output, on_progress
+            report = _measured(case, order, steps, shop, began=began, today=today)
+            if place.output is not None:
+                write_report(report, place.output)
         if store:
             from casemate.report.json import digest
 
@@ -166,10 +177,16 @@ def _planned(case: Case, order: Order, plugins: tuple[Plugin, ...]) -> list[Step
     return steps
 
 
-def _begin(store: Any, case: Case, request: str, place: Place) -> str:
+def _begin(store: Store, case: Case, request: str, place: Place) -> str:
+    run_id = _new_or_resumed(store, case, request, place)
+    count_on(case, store, run_id)
+    return run_id
+
+
+def _new_or_resumed(store: Store, case: Case, request: str, place: Place) -> str:
     if place.resume is None:
         where = str(place.output.resolve()) if place.output else ""
-        return str(store.begin(case.name, request, where))
+        return store.begin(case.name, request, where)
     rows = [row for row in store.runs() if place.resume in (row.id, "last")]
     if not rows:
         raise UsageError(f"expected a run to resume, got {place.resume!r}: `casemate list runs` shows them")
@@ -179,7 +196,7 @@ def _begin(store: Any, case: Case, request: str, place: Place) -> str:
             f"expected the same model, data, settings, plug-ins and versions as run {row.id}, got others: "
             "start a new audit"
         )
-    return str(row.id)
+    return row.id
 
 
 def _measured(
@@ -191,10 +208,14 @@ def _measured(
     made: dict[str, str] = {}
     try:
         with fixed_threads(order.threads):
-            for position, step in enumerate(steps):
+            left = order.budget.propagations
+            for position, planned in enumerate(steps):
                 start = time.monotonic()
                 shop.tell("audit", position, len(steps))
+                step = _shared(planned, steps[position:], left)
                 outcomes += [step.skipped] if step.skipped else _stepped(case, step, shop, deadline)
+                if left is not None and not step.skipped:
+                    left = max(0, left - shop.spent[step.plugin.id].propagations)
                 seconds[step.plugin.id] = round(time.monotonic() - start, 3)
             if not order.only:
                 for plugin in shop.plugins:
@@ -227,11 +248,16 @@ def _measured(
     )
 
 
+def _shared(step: Step, rest: list[Step], left: int | None) -> Step:
+    """The step with its share of what is left of a count: what those before it did not use is not lost."""
+    return replace(step, share=allocate(left, [s.plugin.cost for s in rest if not s.skipped] or [step.plugin.cost])[0])
+
+
 def _stepped(case: Case, step: Step, shop: Workshop, deadline: float | None) -> list[Outcome]:
     """One probe: its evidence judged; what went wrong as an outcome beside it."""
     plugin = step.plugin
     key = ["probe", plugin.id, case_digest(case), as_json(step.options), step.share]
-    if (blob := shop.finished(key)) is not None and (known := _recalled(blob, plugin.id, shop)) is not None:
+    if (blob := shop.finished(key)) is not None and (known := recalled(blob, plugin.id, shop)) is not None:
         evidence, trouble = known
     else:
         meter = Meter(limit=step.share, deadline=deadline)
@@ -242,7 +268,7 @@ def _stepped(case: Case, step: Step, shop: Workshop, deadline: float | None) -> 
         if not isinstance(trouble, Failed) and (deadline is None or trouble is None):  # what failed is tried again
             mine = {digest: path for digest, path in shop.files.items() if digest not in files_before}
             built = {k: v for k, v in shop.charged.items() if k not in charged_before}
-            shop.finish(key, _record(evidence, trouble, meter.spent, mine, built))
+            shop.finish(key, recorded(evidence, trouble, meter.spent, mine, built))
     if not evidence and trouble is None:
         trouble = Skipped(plugin.id, SkipReason.NOT_APPLICABLE, "found nothing to measure on this case")
     outcomes = judge(plugin.id, evidence)
@@ -340,35 +366,6 @@ def _checksum(case: Case) -> int:
             if array is not None:
                 total = zlib.crc32(plain_bytes(array), total)
     return total
-
-
-def _record(
-    evidence: list[Evidence],
-    trouble: Outcome | None,
-    spent: Spent,
-    files: Mapping[str, str],
-    built: Mapping[str, tuple[str, Spent]],
-) -> bytes:
-    body = {
-        "evidence": json.loads(wire.write(tuple(evidence), tuple[Evidence, ...])),
-        "trouble": wire.write_outcome(trouble) if trouble is not None else "",
-        "spent": [spent.forwards, spent.backwards],
-        "files": dict(files),
-        "built": {key: [name, used.forwards, used.backwards] for key, (name, used) in built.items()},
-    }
-    return canonical.dumps(body)
-
-
-def _recalled(blob: bytes, plugin: str, shop: Workshop) -> tuple[list[Evidence], Skipped | Failed | None] | None:
-    body: Any = canonical.loads(blob)
-    if shop.output is None or not all(shop.holds(digest, path) for digest, path in body["files"].items()):
-        return None  # the files went or changed: measure again
-    shop.files.update(body["files"])
-    evidence = list(wire.read(canonical.dumps(body["evidence"]), tuple[Evidence, ...]))
-    trouble = wire.read_outcome(body["trouble"]) if body["trouble"] else None
-    shop.spent[plugin] = Spent(*body["spent"])
-    shop.charged.update({key: (name, Spent(*used)) for key, (name, *used) in body["built"].items()})
-    return evidence, trouble  # type: ignore[return-value]  # only these two kinds are recorded
 
 
 def _facts(data: Any) -> DataFacts:

@@ -16,9 +16,10 @@ from casemate.core.judgement import TABLE
 from casemate.core.report import Report
 from casemate.core.rng import stream
 from casemate.core.stats import Interval, holm, mcnemar_exact, paired_bootstrap, paired_difference
+from casemate.errors import Unavailable
 from casemate.report import words
 
-__all__ = ["LEVEL", "Comparison", "Difference", "compare", "compare_reports"]
+__all__ = ["LEVEL", "Comparison", "Difference", "compare", "compare_reports", "same_samples"]
 
 Values = NDArray[Any]
 
@@ -85,7 +86,7 @@ class Comparison(list[Difference]):
         """The comparison as one HTML file."""
         from casemate.report import comparison_html
 
-        return comparison_html.render(self, self.a, self.b)
+        return comparison_html.render(self, self.a, self.b, same_samples=same_samples(self.a, self.b))
 
     def _repr_html_(self) -> str:
         from casemate.report.html import framed
@@ -100,16 +101,21 @@ def compare(folder_a: Path, folder_b: Path) -> Comparison:
 
 
 def compare_reports(a: Report, b: Report, folder_a: Path | None, folder_b: Path | None) -> list[Difference]:
-    """The same for reports that are at hand; without folders nothing can be paired."""
+    """The same for reports that are at hand; without folders, or with other test data, nothing can be paired."""
     left, right = _measurements(a), _measurements(b)
     rows = []
     for key in left:
         if key in right:
             values = None
-            if folder_a is not None and folder_b is not None:
+            if folder_a is not None and folder_b is not None and same_samples(a, b):
                 values = _paired_values((folder_a, a, left[key]), (folder_b, b, right[key]))
             rows.append(_difference(left[key], right[key], values))
     return _adjusted(rows)
+
+
+def same_samples(a: Report, b: Report) -> bool:
+    """Whether both tested on the same rows: without that, equal sample ids are those of different samples."""
+    return "test" in a.data and "test" in b.data and a.data["test"].digest == b.data["test"].digest
 
 
 def _adjusted(rows: list[Difference]) -> list[Difference]:
@@ -118,9 +124,9 @@ def _adjusted(rows: list[Difference]) -> list[Difference]:
     return [row if row.p is None else replace(row, p=next(adjusted[row.noted])) for row in rows]
 
 
-def _measurements(report: Report) -> dict[tuple[str, str, str], Evidence]:
-    items = [e for o in report.outcomes for e in o.evidence]
-    return {(e.metric, e.about, _place(e)): e for e in items}
+def _measurements(report: Report) -> dict[tuple[str, str, str, str], Evidence]:
+    items = [(o.plugin, e) for o in report.outcomes for e in o.evidence]
+    return {(plugin, e.metric, e.about, _place(e)): e for plugin, e in items}
 
 
 def _place(item: Evidence) -> str:
@@ -143,9 +149,12 @@ def _values(folder: Path, report: Report, item: Evidence) -> tuple[Values, Value
     from casemate import catalog
 
     plugin = next((p for p in catalog.plugins() if item.metric in {m.name for m in p.metrics} and p.paired), None)
-    if plugin is None or plugin.paired is None or not item.files:
+    if plugin is None or plugin.paired is None or not item.files or not set(item.files) <= set(report.files):
         return None
-    found = plugin.paired(kept_arrays(folder, report, list(item.files)), item)
+    try:
+        found = plugin.paired(kept_arrays(folder, report, list(item.files)), item)
+    except Unavailable:  # the evidence was removed: what is left to compare are the two intervals
+        return None
     if found is None:  # nothing was kept per sample for this one of its measurements
         return None
     ids, values = found

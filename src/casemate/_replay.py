@@ -94,9 +94,14 @@ def kept_arrays(folder: Path, report: Report, digests: list[str]) -> dict[str, S
     base = folder if folder.is_dir() else folder.parent
     found: dict[str, Stored] = {}
     for digest in digests:
-        path = base / report.files[digest]
+        name = report.files.get(digest)
+        path = base / (name or "")
+        if name is None or not path.resolve().is_relative_to(base.resolve()):
+            raise IntegrityError(
+                f"expected evidence in files beside the report, got {name or digest[:19]}: the report was changed"
+            )
         if not path.is_file():
-            raise Unavailable(f"expected the file of evidence {report.files[digest]}, got none: it was removed")
+            raise Unavailable(f"expected the file of evidence {name}, got none: it was removed")
         data = path.read_bytes()
         if sha256_bytes(data) != digest:
             raise IntegrityError(

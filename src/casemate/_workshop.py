@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import platform
 import struct
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -13,18 +16,30 @@ from typing import Any
 
 from casemate.core.budget import Meter, Spent
 from casemate.core.case import Case
+from casemate.core.evidence import Evidence
 from casemate.core.facets import PluginKind, Profile
 from casemate.core.lab import Job, Lab, Stored
 from casemate.core.metering import metered_case, unmetered_case
+from casemate.core.outcome import Failed, Outcome, Skipped
 from casemate.core.planner import applicable
 from casemate.core.plugin import Plugin
-from casemate.errors import LawBroken, Unavailable
+from casemate.errors import LawBroken, Unavailable, UsageError
 from casemate.executors import Call, Executor
-from casemate.formats import arrays, atomic, canonical
+from casemate.formats import arrays, atomic, canonical, wire
 from casemate.formats.digests import sha256_bytes, sha256_file
 from casemate.store import Store
 
-__all__ = ["Progress", "Workshop", "as_json", "case_digest", "code_digest", "versions"]
+__all__ = [
+    "Progress",
+    "Workshop",
+    "alone_in",
+    "as_json",
+    "case_digest",
+    "code_digest",
+    "recalled",
+    "recorded",
+    "versions",
+]
 
 Progress = Callable[[str, int, int], None]
 _VERSIONED = ("casemate", "numpy", "scipy", "pandas", "scikit-learn", "torch", "skops", "safetensors")
@@ -160,6 +175,68 @@ class Workshop:
 
     def _key(self, *parts: object) -> str:
         return canonical.digest([self.seed, self.sampling_seed, self.profile.value, self.threads, *parts])
+
+
+def recorded(
+    evidence: list[Evidence],
+    trouble: Outcome | None,
+    spent: Spent,
+    files: Mapping[str, str],
+    built: Mapping[str, tuple[str, Spent]],
+) -> bytes:
+    """What a finished step said, used, kept and built, as bytes that `recalled` reads."""
+    body = {
+        "evidence": json.loads(wire.write(tuple(evidence), tuple[Evidence, ...])),
+        "trouble": wire.write_outcome(trouble) if trouble is not None else "",
+        "spent": [spent.forwards, spent.backwards],
+        "files": dict(files),
+        "built": {key: [name, used.forwards, used.backwards] for key, (name, used) in built.items()},
+    }
+    return canonical.dumps(body)
+
+
+def recalled(blob: bytes, plugin: str, shop: Workshop) -> tuple[list[Evidence], Skipped | Failed | None] | None:
+    """What a finished step said, or `None` where a file that it kept has gone or changed: measure again."""
+    body: Any = canonical.loads(blob)
+    if shop.output is None or not all(shop.holds(digest, path) for digest, path in body["files"].items()):
+        return None
+    shop.files.update(body["files"])
+    evidence = list(wire.read(canonical.dumps(body["evidence"]), tuple[Evidence, ...]))
+    trouble = wire.read_outcome(body["trouble"]) if body["trouble"] else None
+    shop.spent[plugin] = Spent(*body["spent"])
+    shop.charged.update({key: (name, Spent(*used)) for key, (name, *used) in body["built"].items()})
+    return evidence, trouble  # type: ignore[return-value]  # only these two kinds are recorded
+
+
+@contextmanager
+def alone_in(folder: Path | None) -> Iterator[None]:
+    """Hold a folder for one audit; raises `UsageError` where another holds it: a page would tell of the other's report.
+
+    The lock goes with the process, however it ends. Where the system or the disk has no locks, nothing is held.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        folder = None
+    if folder is None:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"expected one audit at a time in {folder}, got a second: wait, or choose another --output"
+            ) from None
+        except OSError:  # a network disk without locks
+            pass
+        yield
+    finally:
+        os.close(held)
+        with suppress(OSError):
+            folder.rmdir()  # where nothing came into it
 
 
 def case_digest(case: Case) -> str:

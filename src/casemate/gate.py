@@ -29,13 +29,16 @@ _SHOWN = 5  # findings in a failure
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--casemate` and `--casemate-profile`."""
+    """Add `--casemate`, `--casemate-profile` and `--i-am-authorised`."""
     group = parser.getgroup("casemate", "audits of machine-learning models")
     group.addoption("--casemate", action="store_true", help="collect casemate.toml files, an item for each gate")
     group.addoption(
         "--casemate-profile",
         choices=_PROFILES,
         help="how thorough audits are (default: what the test or the casemate.toml says, else quick)",
+    )
+    group.addoption(
+        "--i-am-authorised", action="store_true", help="an endpoint in a casemate.toml may be attacked; recorded"
     )
 
 
@@ -58,11 +61,11 @@ def casemate_gate(request: pytest.FixtureRequest) -> Callable[..., Report]:
 
     def gate(model: Any, *, gates: Sequence[Gate] = (), fail_on: str | None = None, **more: Any) -> Report:
         __tracebackhide__ = True
-        asked = request.config.getoption("--casemate-profile")
         if isinstance(model, str | Path):
             _refuse(more, gates, fail_on)
-            report = _audited(Path(model), asked)
+            report = _audited(Path(model), request.config)
         else:
+            asked = request.config.getoption("--casemate-profile")
             report = _measured(model, asked, gates=gates, fail_on=fail_on, more=more)
         if report.ruling.exit_code:
             pytest.fail(_told(report), pytrace=False)
@@ -94,7 +97,7 @@ class Gates(pytest.File):
     def results(self, name: str) -> list[GateResult]:
         """How the gate of that name came out; the first item speaks for gates that only the audit brought up."""
         if self._report is None:
-            self._report = _audited(self.path, self.config.getoption("--casemate-profile"))
+            self._report = _audited(self.path, self.config)
         gates = self._report.ruling.gates
         known = [item.name for item in self.session.items if item.parent is self]
         strays = [gate for gate in gates if gate.gate not in known] if known[:1] == [name] else []
@@ -122,24 +125,19 @@ class GateItem(pytest.Item):
         return self.path, None, f"{self.path.name}: {self.name}"
 
 
-def _audited(path: Path, profile: str | None) -> Report:
+def _audited(path: Path, options: pytest.Config) -> Report:
     """The report of a configuration, with its evidence in memory."""
+    from dataclasses import replace
+
     from casemate import config
-    from casemate._audit import Order, Place, run
-    from casemate.core.budget import parse_budget
+    from casemate._audit import Place, run
     from casemate.core.facets import Profile
 
-    settings = config.load(path)
-    given = settings.audit
-    order = Order(
-        policy=config.policy_of(settings),
-        seed=given.seed,
-        profile=Profile(profile) if profile else given.profile,
-        budget=parse_budget(given.budget),
-        options=settings.probe,
-        threads=given.threads,
-    )
-    return run(config.case_of(settings), order, Place(executor=given.executor))
+    settings = config.load(path, authorised=bool(options.getoption("--i-am-authorised")))
+    order = config.order_of(settings)
+    if (profile := options.getoption("--casemate-profile")) is not None:
+        order = replace(order, profile=Profile(profile))
+    return run(config.case_of(settings), order, Place(executor=settings.audit.executor))
 
 
 def _measured(

@@ -251,8 +251,11 @@ def test_images_of_255_need_declared_bounds() -> None:
 def test_pixels_that_are_not_finite_are_counted() -> None:
     images = RNG.random((20, 4, 4))
     images[[2, 5], 0, 0] = np.nan
-    with pytest.raises(DataError, match="2 images"):
-        from_arrays(images, bounds=(0, 1))
+    for bounds in ((0, 1), None):
+        with pytest.raises(DataError, match="2 images"):
+            from_arrays(images, bounds=bounds)
+    with pytest.raises(DataError, match="1 images"):
+        from_arrays(np.stack([np.full((4, 4), 1e300), np.zeros((4, 4))]))
 
 
 def test_labels_come_by_name_or_by_index() -> None:

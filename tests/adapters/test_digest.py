@@ -118,6 +118,14 @@ def test_half_precision_weights_have_bytes_too() -> None:
     assert fingerprint(nn.Linear(2, 2).to(torch.bfloat16)).startswith("sha256:")
 
 
+def test_an_array_of_texts_is_its_texts_and_not_their_addresses() -> None:
+    def texts(*values: str) -> np.ndarray:
+        return np.array(values, dtype=np.dtypes.StringDType())
+
+    assert fingerprint(texts("a" * 40)) == fingerprint(texts("a" * 40))
+    assert fingerprint(texts("a" * 40)) != fingerprint(texts("b" * 40))
+
+
 def test_a_scalar_buffer_counts() -> None:
     first, second = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
     assert fingerprint(first) == fingerprint(second)

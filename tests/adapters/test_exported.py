@@ -118,6 +118,30 @@ def test_a_program_in_train_mode_is_said_to_be_and_its_buffers_stay_as_they_are(
     np.testing.assert_array_equal(model.ask(Facet.LOGITS, IMAGES), model.ask(Facet.LOGITS, IMAGES))
 
 
+class Counts(nn.Module):
+    """Works in place on a buffer and on what it is given, in eval mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(64, 3)
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls.add_(1.0)
+        out: torch.Tensor = self.last(x.mul_(2.0).flatten(1)) * self.calls
+        return out
+
+
+def test_what_a_program_changes_in_place_is_not_kept(tmp_path: Path) -> None:
+    model = opened(saved(tmp_path / "m.pt2", Counts().eval()))
+    np.testing.assert_array_equal(model.ask(Facet.LOGITS, IMAGES), model.ask(Facet.LOGITS, IMAGES))
+    x = torch.tensor(IMAGES, requires_grad=True)
+    assert model.module is not None
+    model.module(x).sum().backward()
+    assert x.grad is not None
+    np.testing.assert_array_equal(x.detach(), IMAGES)
+
+
 class Two(nn.Module):
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return x + y
@@ -236,6 +260,35 @@ def test_strides_beyond_the_bytes_are_refused(tmp_path: Path) -> None:
 
     changed(path, described(edit, "data/weights/model_weights_config.json"))
     with pytest.raises(ModelError, match=r"expected a program in m\.pt2, got RuntimeError"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("what", ["weights", "batch"])
+def test_a_claim_that_no_memory_holds_is_refused_before_it_is_taken(what: str, tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.pt2", trained(convolutional))
+
+    def weights(told: Any) -> None:
+        meta = told["config"]["0.weight"]["tensor_meta"]
+        meta |= {"sizes": [{"as_int": 10**6}] * 2, "strides": [{"as_int": 0}] * 2}
+
+    def batch(told: Any) -> None:
+        inside = told["graph_module"]
+        name = inside["signature"]["input_specs"][-1]["user_input"]["arg"]["as_tensor"]["name"]
+        inside["graph"]["tensor_values"][name]["sizes"][0] = {"as_int": 10**10}
+
+    file = "data/weights/model_weights_config.json" if what == "weights" else "models/model.json"
+    changed(path, described(weights if what == "weights" else batch, file))
+    with pytest.raises(ModelError, match=r"fits? into memory"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("again", ["m/models/model.json", "other/models/model.json"])
+def test_an_archive_that_can_be_read_in_two_ways_is_refused(again: str, tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.pt2", trained(convolutional))
+    with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of zipfile, about the name
+        archive.writestr(again, archive.read("m/models/model.json"))
+    with pytest.raises(ModelError, match=r"expected each name once|expected one folder"):
         load_model(path)
 
 

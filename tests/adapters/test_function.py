@@ -85,6 +85,11 @@ def test_a_regression_keeps_its_floats() -> None:
         (lambda x: x[:, :2], "scores", r"\(12, 3\), got \(12, 2\)"),
         (lambda x: x[0], "logits", "one column for each class"),
         (lambda x: 1 // 0, "labels", "ZeroDivisionError"),
+        (lambda x: np.where(x[:, 0] > 0, 1, -1), "labels", r"class indices in \[0, 3\), got -1"),  # ABSTAIN elsewhere
+        (lambda x: np.full(len(x), 3), "labels", "got 3"),
+        (lambda x: np.full((len(x), 3), np.nan), "scores", "that are numbers"),
+        (lambda x: np.full((len(x), 3), np.inf), "logits", "that are numbers"),
+        (lambda x: np.full((len(x), 3), "a"), "logits", "that are numbers"),
     ],
 )
 def test_an_answer_of_another_shape_is_one_clear_error(function: Any, output: str, message: str) -> None:

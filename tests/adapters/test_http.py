@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import io
 import json
 import socket
+import threading
 import time
 import traceback
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,11 +20,11 @@ from hypothesis import strategies as st
 from tests.adapters.conforming.http_ import CLASSES, SCHEMA, asked, expected, fitted, serving
 
 from casemate import cli
-from casemate._audit import Order, run
+from casemate._audit import Order, Place, run
 from casemate.adapters import http, wrap
 from casemate.adapters.http import Asking, open_endpoint
 from casemate.adapters.oip import open_inference
-from casemate.adapters.sending import Sending
+from casemate.adapters.sending import Sender, Sending
 from casemate.adapters.templates import template_of
 from casemate.adapters.values import as_answers, as_labels, meaning_of
 from casemate.config import case_of, load
@@ -30,6 +34,7 @@ from casemate.core.data import Data, Splits, texts
 from casemate.core.facets import DataKind, Profile
 from casemate.core.schema import Feature, Schema
 from casemate.errors import BudgetExhausted, CasemateError, ConfigError, ModelError, UsageError
+from casemate.store.queries import sent_before
 
 pytest.importorskip("httpx")
 
@@ -95,6 +100,31 @@ def test_what_it_costs_is_said(server):
     model = asked(server, cost_per_query=0.5)
     model.labels(X[:6])
     assert "At 0.5 each they cost 35.00." in model.estimator.closing()[-1]
+
+
+def test_what_was_sent_before_an_interruption_counts(server, tmp_path):
+    """A resumed audit had a budget of its own, so that both together sent up to twice what was allowed."""
+    order = Order(profile=Profile.QUICK, budget=Budget(propagations=300), only=("evasion/standard",))
+    place = Place(tmp_path / "r", str(tmp_path / "s"))
+
+    def stop(name, done, total):
+        if server.samples > 120:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(case_behind(server, sending=Sending(queries=300)), order, place, on_progress=stop)
+    sent = server.samples
+    assert 120 < sent <= 300 - 32
+    assert sent_before(place.store, "last", place.output) == sent
+    case = case_behind(server, sending=Sending(queries=300), sent_before=sent)
+    report = run(case, order, replace(place, resume="last"))
+    assert sent < server.samples <= 300
+    told = report.notes[-1]
+    assert f"{server.samples:,} queries of 300 allowed were sent to the endpoint for this audit" in told
+    assert f"{sent} of them before the audit was interrupted" in told
+    assert sent_before(place.store, "last", place.output) == server.samples
+    with pytest.raises(BudgetExhausted, match="32 more queries to fit the 300"):
+        case_behind(server, sending=Sending(queries=300), sent_before=290)
 
 
 # ------------------------------------------------------------------------------------------------- failures of a server
@@ -180,6 +210,67 @@ def test_requests_keep_their_pace(server):
     gaps = np.diff(server.at)
     assert len(gaps) == 11
     assert server.at[-1] - server.at[0] >= 11 * 0.02 - 0.01
+
+
+def answered(raw, monkeypatch, *, every=None):
+    """What a sender makes of raw bytes; with `every`, one byte of them each so many seconds, for ever the last."""
+    monkeypatch.setenv("OUR_TOKEN", f"Bearer {AWKWARD}")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection, contextlib.suppress(OSError):
+                        connection.recv(65536)
+                        connection.sendall(raw)
+                        while every is not None:
+                            time.sleep(every)
+                            connection.sendall(raw[-1:])
+
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        sender = Sender(address, Sending(timeout=0.4, tries=2), {"Authorization": "env:OUR_TOKEN"})
+        return sender.ask("", [], 1)
+
+
+def response(body, *headers):
+    return "\r\n".join(["HTTP/1.1 200 OK", f"content-length: {len(body)}", *headers, "", ""]).encode() + body
+
+
+AWKWARD = 'tok/en"of\\ours-0123456789'
+ESCAPED = json.dumps(AWKWARD).replace("/", "\\/").replace("o", "\\u006F").encode()
+BOMB = gzip.compress(bytes(65 << 20))
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nx: a", b"HTTP/1.1 200 OK\r\ncontent-length: 99999\r\n\r\n1"])
+def test_a_server_that_dribbles_holds_nobody(head, monkeypatch):
+    """A byte now and then came in time each; the header of such an answer would have lasted for weeks."""
+    began = time.monotonic()
+    with pytest.raises(ModelError, match=r"got no answer within 0\.4 s at try 2"):
+        answered(head, monkeypatch, every=0.1)
+    assert time.monotonic() - began < 5
+
+
+def test_a_packed_answer_is_unpacked_no_further_than_allowed(monkeypatch):
+    """An answer packed twice became gigabytes before anybody counted."""
+    assert answered(response(gzip.compress(b"[1]"), "content-encoding: gzip"), monkeypatch) == [1]
+    for body, packing, words in (
+        (BOMB, "gzip", "an answer under 64 MB"),
+        (gzip.compress(BOMB), "gzip, gzip", "plain or in gzip, got gzip, gzip"),
+        (b"[1]", "gzip", "in gzip as its header says"),
+    ):
+        with pytest.raises(ModelError, match=words):
+            answered(response(body, f"content-encoding: {packing}"), monkeypatch)
+
+
+def test_a_secret_comes_back_in_no_disguise(monkeypatch):
+    """It came back in JSON's escapes, and in what the client complained of."""
+    assert answered(response(b"[" + ESCAPED + b"]"), monkeypatch) == ["***"]
+    for raw in (f"{AWKWARD}\r\n\r\n".encode(), f"HTTP/1.1 200 OK\r\n{AWKWARD}\r\n\r\n".encode()):
+        with pytest.raises(ModelError, match="illegal") as caught:
+            answered(raw, monkeypatch)
+        assert "0123456789" not in "".join(traceback.format_exception(caught.value))
 
 
 OUTPUT = {"name": "predict", "datatype": "INT64", "shape": [2, 1], "data": [0, 1]}
@@ -287,6 +378,12 @@ def test_a_label_means_the_same_in_every_batch(classes, labels, cut):
 
     parts = [read(labels[:cut]), read(labels[cut:])]
     assert read(labels) == (None if None in parts else parts[0] + parts[1])
+
+
+def test_a_label_beyond_all_classes_costs_no_memory():
+    assert as_labels(np.array([999_999_999, 0]), ()).tolist() == [999_999_999, 0]
+    with pytest.raises(ModelError, match="expected labels among"):
+        as_labels(np.array([10**15, 0]), ())
 
 
 @settings(max_examples=30)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import types
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from tests.adapters.conforming.huggingface_ import LENGTH, TEXT, classifier, folder, messages, natively, spoken
 
 from casemate.adapters import wrap
+from casemate.adapters.huggingface import _survives_padding, _Tokenised
 from casemate.adapters.loading import Declared, load_model
 from casemate.core.data import texts
 from casemate.core.model import Model
@@ -184,26 +186,30 @@ def test_another_tokeniser_is_another_model(copied: Path, model: Model) -> None:
     assert wrap(load_model(copied), schema=TEXT).digest != model.digest
 
 
+CHANGED: dict[str, tuple[str, dict[str, Any]]] = {
+    "code": ("config.json", {"auto_map": {"AutoModel": "evil.Model"}}),
+    "code inside": ("config.json", {"text_config": {"auto_map": {"AutoModel": "evil.Model"}}}),
+    "code of a tokeniser": ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.Tok", None]}}),
+    "a kernel": ("config.json", {"_attn_implementation": "evil/kernel"}),
+    "layers": ("config.json", {"n_layers": 10**6}),
+    "DistilBertForMaskedLM": ("config.json", {"architectures": ["DistilBertForMaskedLM"]}),
+    "no list": ("config.json", {"architectures": 7}),
+    "several labels": ("config.json", {"problem_type": "multi_label_classification"}),
+    "a regression": ("config.json", {"id2label": {"0": "score"}, "label2id": {"score": 0}}),
+    "three classes": ("config.json", {"id2label": {str(i): f"c{i}" for i in range(3)}, "label2id": {"c0": 0}}),
+}
+"""What is written into which file."""
+
+
 def change(path: Path, what: str) -> None:
-    if what == "code":
-        settings(path / "config.json", auto_map={"AutoModel": "evil.Model"})
-    elif what == "code of a tokeniser":
-        settings(path / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Tok", None]})
+    if what in CHANGED:
+        settings(path / CHANGED[what][0], **CHANGED[what][1])
     elif what == "an adapter":
         (path / "adapter_config.json").write_text("{}")
-    elif what in ("DistilBertForMaskedLM", None):
-        settings(path / "config.json", architectures=what and [what])
-    elif what == "several labels":
-        settings(path / "config.json", problem_type="multi_label_classification")
-    elif what == "a regression":
-        settings(path / "config.json", id2label={"0": "score"}, label2id={"score": 0})
-    elif what == "three classes":
-        names = {str(i): f"c{i}" for i in range(3)}
-        settings(path / "config.json", id2label=names, label2id={v: int(k) for k, v in names.items()})
     elif what == "damage":
         (path / "model.safetensors").write_bytes((path / "model.safetensors").read_bytes()[:1000])
-    elif what == "no JSON":
-        (path / "config.json").write_text("{")
+    elif what in ("no JSON", "nesting"):
+        (path / "config.json").write_text("{" if what == "no JSON" else "[" * 100_000)
     else:
         (path / what).unlink()
 
@@ -211,6 +217,11 @@ def change(path: Path, what: str) -> None:
 REFUSED = {
     "code": "auto_map in config.json",
     "code of a tokeniser": "auto_map in tokenizer_config.json",
+    "code inside": "auto_map in config.json",
+    "a kernel": "_attn_implementation in config.json",
+    "layers": "at most 1000 layers, got n_layers = 1000000",
+    "nesting": "as JSON, got RecursionError",
+    "no list": "got no architecture",
     "an adapter": "an adapter of another model",
     "DistilBertForMaskedLM": "got DistilBertForMaskedLM",
     "several labels": "multi_label",
@@ -229,6 +240,48 @@ def test_what_is_no_classifier_is_refused_with_the_reason(copied: Path, what: st
     with pytest.raises(ModelError, match=REFUSED[what]) as caught:
         load_model(copied, Declared())
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("tokenizer_config.json", {"model_max_length": 2}, "more than its own 2 tokens of a text, got a limit of 2"),
+        ("config.json", {"chunk_size_feed_forward": 10**9}, "takes what its tokeniser writes, got ValueError"),
+    ],
+)
+def test_a_folder_that_opens_and_cannot_read_is_refused(
+    file: str, change: dict[str, Any], message: str, copied: Path
+) -> None:
+    settings(copied / file, **change)
+    with pytest.raises(ModelError, match=message):
+        wrap(load_model(copied))
+
+
+class PooledOverAll(torch.nn.Module):
+    """A classifier that takes the mean over all positions, those of padding included."""
+
+    def __init__(self, inner: Any, scale: float) -> None:
+        super().__init__()
+        self.inner, self.scale, self.config, self.device = inner, scale, inner.config, inner.device
+        self.last = torch.nn.Linear(inner.config.dim, 2)
+
+    def forward(self, **batch: Any) -> Any:
+        hidden = self.inner.base_model(**batch)[0].mean(dim=1)
+        return types.SimpleNamespace(logits=self.last(hidden) * self.scale + torch.tensor([20.0, -20.0]))
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 1000.0])
+def test_padding_is_tried_rightly_whatever_the_weights(scale: float) -> None:
+    tokeniser = spoken()
+    config = transformers.DistilBertConfig(
+        vocab_size=len(tokeniser), dim=16, n_layers=1, n_heads=2, hidden_dim=16, max_position_embeddings=LENGTH
+    )
+    for seed in range(12):
+        torch.manual_seed(seed)
+        honest = transformers.DistilBertForSequenceClassification(config).eval()
+        nets = honest, PooledOverAll(honest, scale).eval()
+        padded = [_survives_padding(_Tokenised(net, tokeniser, LENGTH, (0, 1))) for net in nets]
+        assert padded == [True, False], seed
 
 
 def test_weights_that_the_file_lacks_are_not_made_up(copied: Path) -> None:

@@ -448,7 +448,92 @@ def test_the_digest_is_that_of_weights_and_nodes_and_not_of_the_file(tmp_path: P
     assert opened(path, ROWS).digest != opened(tmp_path / "other.onnx", ROWS).digest
 
 
+def branching(path: Path, constant: float, *, turned: bool = False) -> Path:
+    """Both branches see tensors from around them: the weights `c`, and `a`, which is -z, or |z| where `turned`."""
+    seen = [helper.make_node("Add", ["a", "c"], ["out"])]
+    told = helper.make_tensor_value_info("out", TensorProto.FLOAT, [None, 3])
+    branches = {name: helper.make_graph(seen, name, [], [told]) for name in ("then_branch", "else_branch")}
+    one, other = ("b", "a") if turned else ("a", "b")
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["z"]),
+        helper.make_node("Neg", ["z"], [one]),
+        helper.make_node("Abs", ["z"], [other]),
+        helper.make_node("If", ["which"], ["y"], **branches),
+    ]
+    weights = {"w": np.eye(5, 3, dtype=np.float32), "c": np.float32([constant, 0, 0]), "which": np.array(True)}
+    return graph(path, nodes, {"x": [None, 5]}, ["y"], weights)
+
+
+def test_the_digest_sees_what_a_graph_inside_sees_of_the_graph_around_it(tmp_path: Path) -> None:
+    paths = [branching(tmp_path / "a", 0), branching(tmp_path / "b", 9), branching(tmp_path / "c", 0, turned=True)]
+    models = [opened(path.rename(path.with_suffix(".onnx")), ROWS) for path in paths]
+    answers = [model.ask(Facet.LOGITS, ROWS) for model in models]
+    assert not any(np.array_equal(answers[0], other) for other in answers[1:])
+    assert len({model.digest for model in models}) == 3
+
+
 # ------------------------------------------------------------------------------------------------------------- refused
+
+
+def test_functions_that_write_out_to_billions_of_nodes_are_refused_before_they_are(tmp_path: Path) -> None:
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    functions = []
+    for level in range(40):
+        call = {"op_type": "Relu"} if level == 39 else {"op_type": f"f{level + 1}", "domain": "own"}
+        body = [helper.make_node(inputs=[a], outputs=[b], **call) for a, b in ("ab", "bc")]
+        functions.append(helper.make_function("own", f"f{level}", ["a"], ["c"], body, opsets))
+    made = onnx.load(linear(tmp_path / "m.onnx", np.eye(5, 3, dtype=np.float32)))
+    made.graph.node.insert(0, helper.make_node("f0", ["x"], ["bent"], domain="own"))
+    made.graph.node[1].input[0] = "bent"
+    made.opset_import.append(opsets[1])
+    for kept, fits in ((functions[-3:], True), (functions, False)):
+        del made.functions[:]
+        made.functions.extend(kept)
+        made.graph.node[0].op_type = kept[0].name
+        (tmp_path / "f.onnx").write_bytes(made.SerializeToString())
+        if fits:
+            np.testing.assert_allclose(opened(tmp_path / "f.onnx", ROWS).ask(Facet.LOGITS, ROWS), ROWS[:, :3].clip(0))
+            continue
+        with pytest.raises(ModelError, match=r"functions that make [\d.e+]+ nodes"):
+            load_model(tmp_path / "f.onnx")
+
+
+def test_one_file_beside_the_graph_counts_as_often_as_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = onnx.load(linear(tmp_path / "m.onnx", np.zeros((5, 3), np.float32)))
+    onnx.save(made, tmp_path / "m.onnx", save_as_external_data=True, location="m.bin", size_threshold=0)
+    again = onnx.load(tmp_path / "m.onnx", load_external_data=False)
+    (tmp_path / "m.bin").write_bytes(bytes(50_000))
+    for number in range(99):
+        copy = again.graph.initializer.add()
+        copy.CopyFrom(again.graph.initializer[0])
+        copy.name = f"copy{number}"
+        del copy.external_data[1:]  # no length: all of the file
+    (tmp_path / "m.onnx").write_bytes(again.SerializeToString())
+    monkeypatch.setattr("casemate.adapters.onnx_session.memory", lambda: 4 << 20)
+    with pytest.raises(ModelError, match="to have at most"):
+        load_model(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("location", ["nul\0", "a" * 5000])
+def test_what_is_no_name_of_a_file_is_one_clear_error(location: str, tmp_path: Path) -> None:
+    made = onnx.load(linear(tmp_path / "m.onnx", np.zeros((5, 3), np.float32)))
+    tensor = made.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    with pytest.raises(ModelError, match=r"expected an ONNX model in m\.onnx") as caught:
+        load_model(tmp_path / "m.onnx")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [[10**12, 5], [None, 10**12]])
+def test_an_input_that_no_memory_holds_is_refused(shape: list[Any], tmp_path: Path) -> None:
+    path = graph(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"])], {"x": shape}, ["y"], {})
+    with pytest.raises(ModelError, match="expected samples that fit into memory"):
+        wrap(load_model(path))
 
 
 def test_weights_beside_the_file_are_read_from_its_own_folder_only(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from sklearn.tree import DecisionTreeClassifier
 from casemate.adapters import wrap
 from casemate.adapters.data import from_arrays
 from casemate.adapters.function import softmax
+from casemate.adapters.labels import sorted_classes
 from casemate.adapters.sklearn import load_estimator, load_skops, save_skops, sklearn_recipe, wrap_estimator
 from casemate.core.facets import Facet
 from casemate.core.model import Task
@@ -434,3 +435,28 @@ def test_a_histogram_tree_whose_links_leave_it_is_refused(field: str, value: int
     save_skops(tmp_path / "m.skops", estimator)
     with pytest.raises(ModelError, match="sound trees"):
         load_skops(tmp_path / "m.skops")
+
+
+@pytest.mark.parametrize("kind", ["tree", "forest", "boosting", "histograms"])
+def test_a_tree_that_looks_beyond_the_samples_is_refused(kind: str, tmp_path: Path) -> None:
+    """scikit-learn holds samples to `n_features_in_` alone, and compiled code reads the rest from foreign memory."""
+    x = np.random.default_rng(0).normal(size=(80, 9))
+    made = {
+        "tree": DecisionTreeClassifier(),
+        "forest": RandomForestClassifier(2),
+        "boosting": GradientBoostingClassifier(n_estimators=2),
+        "histograms": HistGradientBoostingClassifier(max_iter=2, min_samples_leaf=2),
+    }[kind].fit(x, x[:, 8] > 0)
+    save_skops(tmp_path / "m.skops", made)
+    assert load_skops(tmp_path / "m.skops").n_features_in_ == 9
+    for part in (made, *(made.estimators_ if kind == "forest" else ())):
+        part.n_features_in_ = 3
+    save_skops(tmp_path / "m.skops", made)
+    with pytest.raises(ModelError, match="sound trees"):
+        load_skops(tmp_path / "m.skops")
+
+
+def test_names_of_classes_have_one_order_in_every_process() -> None:
+    """A set of names has another order under each hash seed, which equal numbers and NaN let through."""
+    assert sorted_classes(["1", "01", "1e0"]) == ("01", "1", "1e0")
+    assert sorted_classes(["2", "nan", "10"]) == ("10", "2", "nan")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import sys
+import warnings
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -145,6 +148,45 @@ def test_a_text_that_a_small_file_names_many_times_is_refused_before_it_is_unpac
         read_table(tmp_path / "t.parquet", text="message", target="label")
 
 
+@pytest.mark.parametrize("role", ["target", "sensitive"])
+def test_a_long_name_of_a_class_or_group_is_refused_before_it_is_written_out(
+    role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = pa.DictionaryArray.from_arrays([0, 1] * 5000, ["x" * 100_000, "y"])
+    pq.write_table(pa.table({"a": np.arange(10_000.0), "name": names}), tmp_path / "t.parquet", store_schema=False)
+    monkeypatch.setattr(tables, "memory", lambda: 1 << 27)
+    with pytest.raises(DataError, match="got one of 100,000 characters"):
+        read_table(tmp_path / "t.parquet", **{role: "name" if role == "target" else ("name",)})
+    loaded = read_table(tmp_path / "t.parquet")  # as a feature it takes no more than its indices
+    np.testing.assert_array_equal(loaded.data.x[:, 1], np.arange(10_000) % 2)
+
+
+def test_text_of_many_row_groups_keeps_every_row(tmp_path: Path) -> None:
+    text = np.array([f"v{i % 7 + i // 100}" for i in range(1000)])
+    pq.write_table(pa.table({"text": text, "b": np.arange(1000.0)}), tmp_path / "t.parquet", row_group_size=100)
+    loaded = read_table(tmp_path / "t.parquet")
+    names = np.array(loaded.schema.features[0].categories)
+    np.testing.assert_array_equal(names[loaded.data.x[:, 0].astype(int)], text)
+
+
+def test_a_column_that_is_excluded_may_hold_anything(tmp_path: Path) -> None:
+    days = pa.array([1, 2], pa.date32())
+    pq.write_table(pa.table({"day": days, "list": [[1], [2]], "a": [1.0, 2.0], "y": [0, 1]}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"in column 'day' of t.parquet, got date32.*exclude it"):
+        read_table(tmp_path / "t.parquet", target="y")
+    assert read_table(tmp_path / "t.parquet", target="y", exclude=("day", "list")).schema.names == ("a",)
+
+
+@pytest.mark.parametrize("role", ["target", "sensitive", "feature"])
+def test_whole_numbers_that_a_float_cannot_tell_apart_are_refused(role: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [2**60, 2**60 + 1, 3], "a": [1.0, 2.0, 3.0]}), tmp_path / "t.parquet")
+    how: dict[str, Any] = {"target": {"target": "id"}, "sensitive": {"sensitive": ("id",)}, "feature": {}}[role]
+    with pytest.raises(DataError, match=r"below 2\^53 in column 'id' of t.parquet"):
+        read_table(tmp_path / "t.parquet", **how)
+    with pytest.raises(DataError, match=r"below 2\^53"):
+        from_arrays(np.array([[2**60], [2**60 + 1]]))
+
+
 # ----------------------------------------------------------------------------------------------------------- JSON lines
 
 
@@ -191,7 +233,7 @@ def test_a_line_that_is_no_row_is_named_by_its_number(row: str, message: str, tm
 
 def test_a_new_key_in_every_line_does_not_take_all_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "memory", lambda: 1 << 20)
-    with pytest.raises(DataError, match=r"t.jsonl to fit into memory, got 363 keys by line 363"):
+    with pytest.raises(DataError, match=r"t.jsonl to fit into memory, got 210 keys by line 210"):
         read_table(lines(tmp_path, *(json.dumps({f"k{i}": 1}) for i in range(2000))), target="k0")
 
 
@@ -217,6 +259,47 @@ def claimed(path: Path) -> None:
     assert path.read_bytes() != raw
 
 
+def headed(path: Path, kind: str, n: int) -> None:
+    """A header that claims n samples, which take no bytes."""
+    text = f"{{'descr': {kind}, 'fortran_order': False, 'shape': ({n},)}}".ljust(117) + "\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode())
+
+
+@pytest.mark.parametrize(
+    ("beside", "how", "message"),
+    [
+        (
+            {"sample_id": np.array([0.1, 0.5, 0.9])},
+            {},
+            r"expected sample_id \(n,\) as whole numbers in x.npz, got float",
+        ),
+        ({"sample_id": np.array(["a", "b", "c"])}, {}, "expected sample_id"),
+        ({"feature_names": np.array("a")}, {}, "expected feature_names"),
+        ({"sex": np.zeros((3, 2))}, {"sensitive": ("sex",)}, r"expected sex \(n,\) as numbers or text"),
+        ({"sex": np.array(1)}, {"source": "sex"}, "expected sex"),
+        ({}, {"target": "label"}, "expected an array 'label' in x.npz, got none"),
+    ],
+)
+def test_an_array_beside_the_samples_has_one_value_for_each(
+    beside: dict[str, Any], how: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "x.npz", x=np.eye(3), y=np.array([0, 1, 1]), **beside)
+    with pytest.raises(DataError, match=message):
+        read_table(tmp_path / "x.npz", **how)
+
+
+def test_an_archive_with_a_name_twice_or_a_claim_without_bytes_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.eye(3))
+    headed(tmp_path / "big.npy", "'<U0'", 10**12)
+    for items, message in ((["x.npy", "x.npy"], "got 'x.npy' again"), (["big.npy"], "which does not fit into memory")):
+        with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of zipfile, about the name
+            for item in items:
+                archive.write(tmp_path / item, "x.npy")
+        with pytest.raises(DataError, match=message):
+            read_table(tmp_path / "x.npz")
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
@@ -224,6 +307,9 @@ def claimed(path: Path) -> None:
         (lambda path: path.write_bytes(b"\x93NUMPY\x01\x00"), "expected arrays in x.npy"),
         (lambda path: path.write_bytes(b""), "expected arrays in x.npy"),
         (claimed, "expected arrays in x.npy"),
+        (lambda path: headed(path, "'<U0'", 10**12), "which does not fit into memory"),
+        (lambda path: np.save(path, np.zeros((6, 0))), r"expected features in x.npy, got samples of shape \(0,\)"),
+        (lambda path: np.save(path, np.zeros((6, 0, 4, 4))), "expected features in x.npy"),
         (lambda path: np.savez(path.with_suffix(""), x=np.zeros(2)) or path.with_suffix(".npz").rename(path), ".npz"),
         (lambda path: None, "got nothing at"),
         (lambda path: np.save(path, RNG.random((5, 3))), "one label for each sample in x.npy, got 6"),
@@ -305,6 +391,12 @@ def bomb(path: Path) -> None:
     )
 
 
+def sixteen(path: Path) -> None:
+    """A picture of 16 bits a channel, of which pillow keeps the upper half and calls it RGB."""
+    header, rows = struct.pack(">IIBBBBB", 5, 4, 16, 2, 0, 0, 0), zlib.compress((b"\0" + bytes(30)) * 4)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+
+
 def halved(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:60])
 
@@ -322,6 +414,11 @@ def halved(path: Path) -> None:
         (lambda f: (f / "dogs/notes.txt").write_text("x"), "PNG and JPEG files in faces/dogs, got notes.txt"),
         (lambda f: (f / "dogs/more").mkdir(), "PNG and JPEG files in faces/dogs, got more"),
         (lambda f: [p.unlink() for p in f.rglob("*.png")], "a folder of pictures for each class in faces, got none"),
+        (lambda f: (f / "birds").mkdir(), "expected pictures in faces/birds, got none"),
+        (lambda f: Image.new("RGB", (5, 4)).save(f / "1.png"), "in folders of their classes, got 1.png beside them"),
+        (lambda f: (f / "birds").symlink_to(f / "birds"), "in folders of their classes, got birds beside them"),
+        (lambda f: sixteen(f / "dogs/1.png"), "8 bits, got RGB of 16 bits in dogs/1.png"),
+        (lambda f: (f / "dogs").rename(os.fsdecode(bytes(f) + b"/\xff")), "expected a class named in UTF-8"),
     ],
 )
 def test_pictures_that_do_not_fit_are_named(spoil: Any, message: str, tmp_path: Path) -> None:

@@ -213,6 +213,26 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
         load_weights(tmp_path / "m.pt", f"{NETS}:build")
 
 
+@pytest.mark.parametrize(
+    "cast",
+    [
+        lambda weight: (weight * 100).to(torch.int8),
+        lambda weight: weight.to(torch.complex64) * 1j,
+        lambda weight: weight.to("meta"),
+        lambda weight: weight.to_sparse(),
+    ],
+)
+def test_weights_that_torch_would_cast_into_others_are_refused(cast: Any, tmp_path: Path) -> None:
+    state = trained().state_dict()
+    torch.save({**state, "1.weight": cast(state["1.weight"])}, tmp_path / "m.pt")
+    with pytest.raises(ModelError, match=r"expected 1\.weight as torch\.float32, .* got ") as caught:
+        load_weights(tmp_path / "m.pt", f"{NETS}:build")
+    assert "\n" not in str(caught.value)
+    torch.save({**state, 1: state["1.weight"]}, tmp_path / "m.pt")
+    with pytest.raises(ModelError, match="expected a state_dict"):
+        load_weights(tmp_path / "m.pt", f"{NETS}:build")
+
+
 class Runs:
     def __init__(self, make: Callable[[], Any]) -> None:
         self.make = make

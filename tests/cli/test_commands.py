@@ -333,3 +333,16 @@ def test_without_a_terminal_there_is_no_colour_and_an_old_encoding_is_no_error(t
     assert b"\x1b" not in out
     assert b"fairness/group_gaps" in out
     assert list(Path(tmp_path).iterdir()) == []
+
+
+@pytest.mark.parametrize("value", ["[" * 3000, "9" * 5000])
+def test_a_value_without_end_is_told_and_not_thrown(value, tmp_path, capsys):
+    (tmp_path / "casemate.toml").write_text("")
+    code = cli.run(["audit", str(tmp_path / "casemate.toml"), "--set", f"evasion/standard.samples={value}"])
+    assert (code, "Traceback" in capsys.readouterr().err) == (2, False)
+
+
+def test_init_names_no_file_that_is_not_there(tmp_path, capsys):
+    assert cli.run(["init", str(tmp_path), "--model", str(tmp_path / "gone.onnx")]) == 2
+    assert "gone.onnx, got nothing" in " ".join(capsys.readouterr().err.replace("\n  got ", ", got").split())
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,38 @@ def test_each_rule_of_a_schema_names_the_rows_that_break_it(column: int, value: 
     problems = TABLE.problems(rows)
     assert problems[rule].tolist() == [False, True, False]
     assert TABLE.allowed(rows).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("feature", "near", "fine"),
+    [
+        (Feature("n", FeatureKind.INTEGER, lo=0, hi=2e6), 3 - 5e-7, 3.0),
+        (Feature("n", FeatureKind.INTEGER, lo=0, hi=1_000_000), 1_000_001.0, 1_000_000.0),
+        (Feature("n", FeatureKind.INTEGER, lo=0, hi=2**25 + 1), 2**25 + 9.0, np.float32(2**25 + 1)),
+        (Feature("c", FeatureKind.CATEGORY, lo=0, hi=1, categories=("a", "b")), 1e-7, 1.0),
+        (Feature("x", lo=0, hi=1e-7), 2e-7, 1e-7 * (1 + 1e-9)),
+        (Feature("x", lo=0, hi=0.1), 0.1001, np.float32(0.1)),
+    ],
+)
+def test_a_value_beside_what_is_possible_is_not_taken_for_it(feature: Feature, near: float, fine: float) -> None:
+    schema = Schema(DataKind.TABLE, (1,), (feature,))
+    assert schema.allowed(np.array([[near], [fine]])).tolist() == [False, True]
+
+
+def test_a_large_matrix_is_checked_in_parts_and_never_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.repeat(GOOD, 50_000, axis=0)
+    rows[[7, 33_000, 49_999], [0, 2, 3]] = [9.0, 2.5, 1.0]
+    whole = TABLE.problems(rows[:50_000])
+    tracemalloc.start()
+    try:
+        monkeypatch.setattr("casemate.core.schema._CELLS", 5 * 1000)
+        parts = TABLE.problems(rows)
+        assert tracemalloc.get_traced_memory()[1] < rows.nbytes / 2
+    finally:
+        tracemalloc.stop()
+    assert parts.keys() == whole.keys() == {"breaks low <= high", "not an integer", "not one-hot: letter"}
+    assert [np.flatnonzero(parts[rule]).tolist() for rule in sorted(parts)] == [[7], [33_000], [49_999]]
+    assert TABLE.problems(rows[:0]) == {}
 
 
 def test_a_missing_value_is_allowed_where_the_schema_says_so() -> None:

@@ -20,7 +20,7 @@ from casemate.core.model import ABSTAIN, Model
 from casemate.core.norms import Norm
 from casemate.core.outcome import Threat
 from casemate.core.plugin import Plugin
-from casemate.core.schema import Feature, Schema
+from casemate.core.schema import Feature, Relation, Schema
 from casemate.engine.harness import batch_of, open_ledger, pursue, wrong
 from casemate.errors import BudgetExhausted, Contradiction, LawBroken, ModelError
 
@@ -111,6 +111,24 @@ def test_a_sample_that_the_schema_forbids_does_not_count() -> None:
     schema = replace(case.data("test").schema, features=(Feature("a", lo=0.0, hi=0.5), Feature("b", lo=0.0, hi=1.0)))
     narrow = replace(case, splits=Splits(test=replace(case.data("test"), schema=schema)))
     assert np.isinf(run(below_zero, case=narrow).upper).all()
+
+
+def test_a_sample_that_breaks_the_schema_itself_can_be_broken_but_goes_no_further_out() -> None:
+    # Once no witness of such a row was allowed, and it counted as robust.
+    features = (Feature("a", lo=0.0, hi=1.0), Feature("b", lo=0.0, hi=0.2), Feature("c", lo=0.0, hi=1.0))
+    schema = Schema(DataKind.TABLE, (3,), features, (Relation("c", "b"),))
+    x = np.tile([0.3, 0.3, 0.4], (N, 1))  # b is out of bounds, and c is not below it
+    case = replace(case_of(), splits=Splits(test=Data(x, schema, np.zeros(N, dtype=np.int64))))
+
+    def several(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        x = moved(batch, 0.21)
+        x[1, 1] += 0.01  # further out
+        x[2, 1] -= 0.01  # less far
+        x[3, 2] = 0.2  # mended
+        x[4, 0] = x[4, 1] = 0.51
+        yield Claim(ROWS, x=x)
+
+    assert np.isinf(run(several, case=case).upper).tolist() == [False, True, False, False, True, False, False, False]
 
 
 def test_a_changed_input_breaks_the_law() -> None:

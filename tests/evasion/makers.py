@@ -135,6 +135,6 @@ def attacked(
     """The ledger after one plug-in under the harness."""
     batch = batch_from(case) if batch is None else batch
     lab = Lab(plugin.id, 3, options=plugin.options() if options is None else options, meter=Meter(limit=limit))
-    ledger = open_ledger(case, batch, goal.norm)
+    ledger = open_ledger(case, batch, goal.norm, target=goal.target)
     pursue(plugin, case, batch, goal, lab, ledger=ledger, rows=np.arange(len(batch)))
     return ledger, lab

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -137,3 +139,15 @@ def test_it_finds_what_brute_force_finds_among_whole_numbers_relations_and_categ
     assert 0 < ledger.broken(eps).sum() < 16
     found = np.isfinite(ledger.upper)
     assert np.all(ledger.upper[found] >= nearest[found])
+
+
+def test_a_ball_much_larger_than_the_box_is_searched_without_overflow() -> None:
+    # Once eps was divided by the length of a step of length 0.
+    schema = Schema(DataKind.TABLE, (1,), (Feature("a", lo=0.0, hi=1.0),))
+    tree = DecisionTreeClassifier(max_depth=1).fit([[0.2], [0.9]], [0, 1])
+    model = Model("t", "t", labels=tree.predict, scores=tree.predict_proba)
+    data = Data(np.linspace(0, 0.5, 8).reshape(-1, 1), schema, np.zeros(8, dtype=np.int64))
+    stuck = replace(model, labels=lambda x: np.zeros(len(x), dtype=np.int64), scores=lambda x: np.eye(2)[[0] * len(x)])
+    for asked, found in ((model, True), (stuck, False)):
+        ledger, _ = attacked(blocks_attack, Case(model=asked, splits=Splits(test=data)), Goal(Norm.L2, 50.0))
+        assert np.isfinite(ledger.upper).tolist() == [found] * 8

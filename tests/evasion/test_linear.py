@@ -184,3 +184,20 @@ def test_weights_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ModelError, match="one row for each class"):
         attacked(linear_certificate, case, FREE)
     assert len(digits()[0]) > 5
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_target_can_be_far_from_a_row_that_is_answered_wrongly_another_way(norm: Norm) -> None:
+    # Once the certificate of a target met the bound of 0 that any wrong answer sets, and the run failed.
+    case = table_case(sklearn_linear(), n=60)
+    data = case.data("test")
+    shifted = replace(case, splits=Splits(test=replace(data, y=(data.labels + 1) % 10)))
+    goal = Goal(norm, float("inf"), target=3)
+    ledger, _ = attacked(linear_certificate, shifted, goal)
+    found, _ = attacked(linear_attack, shifted, goal)
+    ledger.join(np.arange(60), found.arrays())  # raises where the two contradict each other
+    given, wanted = np.asarray(case.the_model().labels(data.x)), shifted.data("test").labels != 3
+    there = wanted & (given == 3)
+    assert (ledger.upper[there] == 0).all()
+    assert (ledger.upper[wanted & ~there] > 0).all()
+    assert (ledger.lower[wanted & ~there] > 0).any()

@@ -94,6 +94,29 @@ def test_on_a_linear_model_robust_and_certified_accuracy_meet_at_every_eps() -> 
     assert 0 < robust[0.1] < robust[0.02] < 1
 
 
+def test_a_bound_of_eps_itself_certifies_nothing_at_eps() -> None:
+    # Whole numbers: the nearest wrong answer is exactly one step away. Once the row was certified and broken at 1.
+    schema = Schema(DataKind.TABLE, (1,), (Feature("count", FeatureKind.INTEGER, lo=0, hi=9),))
+    model = Model("m", "m", labels=lambda x: (x[:, 0] >= 5).astype(np.int64))
+    x = np.array([[4.0], [3.0], [2.0]])
+    case = Case(model=model, splits=Splits(test=Data(x, schema, np.zeros(3, dtype=np.int64))))
+
+    def steps(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        yield Claim(np.arange(len(batch)), radius=5 - batch.x[:, 0])
+
+    def up(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        near = np.flatnonzero(5 - batch.x[:, 0] <= goal.eps)
+        yield Claim(near, x=np.full((len(near), 1), 5.0))
+
+    certificate = Plugin(PluginKind.CERTIFICATE, "tests/steps", steps, THREAT, "known", norms=frozenset({Norm.LINF}))
+    exact = Plugin(PluginKind.ATTACK, "tests/up", up, THREAT, "known", norms=frozenset({Norm.LINF}))
+    evidence = measured(case, lab_of(plugins=(certificate, exact), eps=(0.5, 1.0, 2.0)))
+    assert values(evidence, "robust_accuracy") == {0.5: 1.0, 1.0: pytest.approx(2 / 3), 2.0: pytest.approx(1 / 3)}
+    assert values(evidence, "certified_accuracy") == values(evidence, "robust_accuracy")
+    alone = measured(case, lab_of(plugins=(certificate,), eps=(1.0,)))
+    assert values(alone, "certified_accuracy") == {1.0: pytest.approx(2 / 3)}
+
+
 def test_its_numbers_are_those_of_the_closed_form() -> None:
     case = table_case(sklearn_linear(), n=40)
     exact, _ = attacked(linear_attack, case, Goal(Norm.LINF, float("inf")))

@@ -291,6 +291,19 @@ def test_it_breaks_more_than_random_misspellings_with_as_many_queries(linear: tu
     assert broken(felt) >= broken(drawn)  # measured: 28
 
 
+def test_by_labels_alone_it_learns_which_words_weigh() -> None:
+    # Two words weigh as much as twelve others: who only puts words right again ends with one of them and some others.
+    names = ["alpha", "bravo", *(f"small{c}" for c in "abcdefghijklmnopqrst"), *(f"plain{c}" for c in "abcdefghij")]
+    weights = {name: 3.0 if i < 2 else 0.5 if i < 22 else 0.0 for i, name in enumerate(names)}
+    rng = np.random.default_rng(5)
+    x = [" ".join(rng.permutation(names)) for _ in range(12)]
+    case = text_case(weighing(weights, -10.3), x, [1] * 12, labels_only=True)
+    felt, _ = attacked(edit_words, case, Goal(Norm.L0, INF), options=TextEditOptions(200))
+    assert felt.upper.mean() < 3  # measured: 2.4; with random sets in place of the heaviest words 3.6
+    within, _ = attacked(edit_words, case, Goal(Norm.L0, 2.0), options=TextEditOptions(200))
+    assert within.broken(2.0).tolist() == felt.broken(2.0).tolist()
+
+
 def test_saliency_leads_to_the_word_where_queries_do_not_reach_all() -> None:
     weights = {"secret": 4.0}
     x = [" ".join(["word"] * at + ["secret"] + ["word"] * (99 - at)) for at in range(0, 100, 7)]

@@ -168,3 +168,12 @@ def test_claims_are_only_of_rows_that_the_model_really_gets_wrong() -> None:
     for claim in claims:
         assert claim.x is not None
         assert wrong(model, claim.x, batch.y[claim.rows]).all()
+
+
+def test_a_ball_larger_than_the_box_and_a_target_that_all_rows_have_are_no_trouble() -> None:
+    case = case_of(linear_net(), linear_net(), n=20)
+    wide = pursued(case, Goal(Norm.L2, 50.0))
+    assert (wide.upper < 50).all()
+    test = replace(case.data("test"), y=np.ones(20, dtype=np.int64))
+    none = pursued(replace(case, splits=Splits(test=test)), Goal(Norm.LINF, 0.5, target=1))
+    assert not (none.upper_by == transfer_attack.id).any()

@@ -20,7 +20,8 @@ from casemate.core.lab import Lab
 from casemate.core.model import Model, Task
 from casemate.core.outcome import Finding, Inconclusive
 from casemate.core.schema import Feature, Schema
-from casemate.errors import ConfigError
+from casemate.errors import ConfigError, UsageError
+from casemate.fairness._groups import attributes
 from casemate.fairness.group_gaps import Options, calibration_gap, compare_groups, replay
 from casemate.formats.arrays import pack, unpack
 
@@ -196,6 +197,30 @@ def test_continuous_attributes_are_binned_at_recorded_edges() -> None:
     assert found.value == pytest.approx(max(rates) - min(rates))
 
 
+def test_infinite_values_fall_into_the_bins_at_the_ends() -> None:
+    # Quantiles between infinities are NaN, and all rows were one group.
+    age = np.concatenate([np.full(100, -np.inf), np.linspace(0, 1, 200), np.full(100, np.inf)])
+    (item,) = attributes({"age": age}, edges={}, bins=4, most_values=10)
+    assert [int((item.codes == code).sum()) for code in range(4)] == [150, 50, 50, 150]
+
+
+def test_numbers_that_differ_late_are_groups_of_their_own() -> None:
+    # Beside a missing value, 20231101.0 and 20231102.0 were one group, "2.02311e+07".
+    day = np.array([20231101.0, 20231102.0, np.nan] * 40)
+    (item,) = attributes({"day": day}, edges={}, bins=4, most_values=10)
+    assert item.names == ("20231101.0", "20231102.0", "missing")
+
+
+@pytest.mark.parametrize(
+    "options", [{"min_group": 0}, {"samples": -1}, {"samples": 0}, {"bins": 1}, {"edges": {"age": ["young"]}}]
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+    case = drawn(np.random.default_rng(0), 100, {"F": 0.3, "M": 0.6})
+    case = replace(case, splits=Splits(test=replace(case.data("test"), groups={"age": np.arange(100.0)})))
+    with pytest.raises(ConfigError, match="expected"):
+        run(case, **options)
+
+
 def test_two_attributes_are_crossed() -> None:
     # Fair in each attribute alone, unfair in their cells: (F, old) and (M, young) are chosen, the others not.
     sex, old = np.tile(["F", "M"], 400), np.repeat(["old", "young"], 400)
@@ -224,6 +249,40 @@ def test_missing_values_are_a_group_and_a_model_without_scores_says_what_is_lost
     evidence = run(table(y, None, y, {"sex": sex}))
     assert "calibration" in next(e.method for e in evidence if e.metric == "fairness.unmeasured")
     assert "of 3 groups" in gaps(evidence)[("fairness.selection_gap", "sex")].method
+
+
+def test_the_bars_beside_a_gap_give_the_gap_and_its_interval_back() -> None:
+    rng = np.random.default_rng(11)
+    case = drawn(rng, 900, {"F": 0.3, "M": 0.6, "X": 0.5})
+    data = case.data("test")
+    case = replace(case, splits=Splits(test=replace(data, groups={**data.groups, "age": rng.normal(40, 9, 900)})))
+    kept: dict[str, dict[str, Any]] = {}
+
+    def keep(name: str, arrays: Mapping[str, Any]) -> str:
+        kept[name] = dict(unpack(pack(arrays)))
+        return ""
+
+    evidence = gaps(list(compare_groups(case, Lab(ID, seed=0, options=Options(), keeper=keep))))
+    shown = {name: part for name, part in kept.items() if name.startswith("exhibit-")}
+    assert set(shown) == {f"exhibit-{rate}_gap" for rate in ("selection", "tpr", "fpr", "calibration")}
+    told = 0
+    for part in shown.values():
+        for i, about in enumerate(part["subjects"]):
+            item, told = evidence[(part["metric"], about)], told + 1
+            value, low, high, n = (np.asarray(part[f"{name}{i}"]) for name in ("value", "low", "high", "n"))
+            apart = [h - lo for a, h in enumerate(high) for b, lo in enumerate(low) if a != b]
+            assert item.value == pytest.approx(value.max() - value.min(), abs=1e-12)
+            assert item.low == pytest.approx(max(0.0, low.max() - high.min()), abs=1e-12)
+            assert item.high == pytest.approx(max(apart), abs=1e-12)
+            assert item.n == n.sum()
+    assert told == len(evidence) == 12
+    assert shown["exhibit-selection_gap"]["names0"][0].startswith("<")  # bins keep their order
+
+
+def test_one_group_is_no_gap() -> None:
+    # A gap of exactly 0 was told of a single group.
+    with pytest.raises(UsageError, match="at least 2 groups"):
+        calibration_gap([np.zeros(40)], [np.zeros(40)])
 
 
 def test_a_model_that_predicts_numbers_is_not_judged() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,3 +98,23 @@ def test_an_existing_folder_is_refused_before_and_after_the_block(tmp_path: Path
     assert os.listdir(tmp_path) == ["run"]
     with pytest.raises(UsageError, match="new folder, got existing"), atomic.write_new_folder(target):
         raise AssertionError("the block must not run")
+
+
+@pytest.mark.parametrize("name", ["pipe", "link", "socket"])
+def test_what_is_no_file_is_refused_and_stays(tmp_path: Path, name: str) -> None:
+    # As root, --output /dev/full put a file in the place of the device.
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        before = (tmp_path / name).lstat()
+        with pytest.raises(UsageError, match="device or pipe"):
+            atomic.write(tmp_path / name, b"x")
+        assert (tmp_path / name).lstat() == before
+
+
+@pytest.mark.parametrize("place", ["/dev/null", "/dev/stdout", "/dev/fd/1"])
+def test_a_name_in_dev_is_refused_before_anything_is_written(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atomic, "_aside", None)  # were it not refused, nothing could be written
+    with pytest.raises(UsageError, match="device or pipe"):
+        atomic.write(place, b"x")

@@ -12,7 +12,7 @@ import pytest
 from tests.report.test_exhibits import report_with
 
 import casemate
-from casemate.core.exhibit import lines, pictures, rows, texts_changed
+from casemate.core.exhibit import Groups, bars, lines, pictures, rows, texts_changed
 from casemate.report.folder import write_report
 
 WIDTHS, SCHEMES = (1280, 390), ("light", "dark")
@@ -76,12 +76,15 @@ def _everything(folder):
     text = " ".join(["ordinary words of a letter"] * 30)
     names = [f"column_with_a_long_name_{i}" for i in range(9)]
     typo = text.replace("letter ordinary", "1etter ordinary", 1)
+    ends = np.array([0.1, 0.3]), np.array([0.05, 0.2]), np.array([0.2, 0.5]), np.array([90, 12_000])
+    rates = [Groups("linf", ["W" * 300, "men"], *ends), Groups("digit 8", ["a", "b"], *ends, thin=["W" * 90])]
     curves = {"loss": (steps, steps**0.5), "W" * 300: (steps, steps**0.8)}
     return report_with(
         folder,
         pictures(image, np.clip(image + 0.02, 0, 1), bounds=(0, 1), **told),
         rows(cells, np.char.replace(cells, "value", "another"), names=names, **told),
         texts_changed([text] * 6, [typo] * 6, **told),
+        bars(rates, metric="evasion.robust_accuracy", confidence=0.95, caption="rate by group"),
         lines(curves, x="FPR", y="TPR", x_log=True, diagonal=True),
     )
 

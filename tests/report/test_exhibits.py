@@ -18,7 +18,7 @@ from PIL import Image
 from tests.report import samples
 
 from casemate.core.evidence import Direction, Metric, Quantity
-from casemate.core.exhibit import lines, pictures, rows, texts_changed
+from casemate.core.exhibit import GROUPS, SUBJECTS, Groups, bars, lines, pictures, rows, texts_changed
 from casemate.formats import arrays
 from casemate.formats.digests import sha256_bytes
 from casemate.report import exhibits, html, plots, png
@@ -198,8 +198,53 @@ def test_a_file_that_cannot_be_trusted_is_told_and_not_shown(tmp_path, how, says
     assert says in html.render(report, [shown])
 
 
+def groups(about, *rates, names=None, thin=()):
+    value = np.array(rates)
+    ends = np.clip(value - 0.05, -1, 1), np.clip(value + 0.08, -1, 1)
+    return Groups(about, names or [f"g{i}" for i in range(len(rates))], value, *ends, np.full(len(rates), 1200), thin)
+
+
+def test_bars_stand_in_the_card_of_their_metric_with_every_number(tmp_path):
+    subjects = groups("sex", 0.08, 0.26, names=["women", HOSTILE], thin=["X (n = 7)"]), groups("race", 0.1, 0.12)
+    record = bars(subjects, metric="fairness.selection_gap", confidence=0.95, caption="rate by group")
+    report = report_with(tmp_path, record, plugin="fairness.group_gaps")
+    shown = exhibits.load_exhibits(report, tmp_path)
+    women, men = shown[0].groups.bars
+    assert (women.end, men.end) == ("lowest", "highest")
+    assert (men.x, men.width) == (0, pytest.approx(100 * 0.26 / 0.34, abs=0.01))
+    assert (men.x_low, men.x_high) == (pytest.approx(100 * 0.21 / 0.34, abs=0.01), 100)
+    page = html.render(report, shown)
+    assert HOSTILE not in page
+    cards = [part for part in page.split("<article") if "Rate by group" in part]
+    assert [part.count('<rect class="rate') for part in cards] == [2, 2]  # sex is a finding, race is not
+    assert all("Groups are given the favourable class" in part or "Selection gap" in part for part in cards)
+    assert all(told in cards[0] for told in ("<b>0.080</b>", "[0.030, 0.160]", "n = 1,200", "X (n = 7)"))
+
+
+def test_bars_below_zero_start_at_zero(tmp_path):
+    record = bars([groups("sex", -0.2, 0.1)], metric="fairness.calibration_gap", confidence=0.95)
+    (shown,) = exhibits.load_exhibits(report_with(tmp_path, record), tmp_path)
+    below, above = shown.groups.bars
+    assert (above.x, below.x + below.width) == pytest.approx((shown.groups.zero, shown.groups.zero))
+    assert shown.groups.zero == pytest.approx(100 * 0.25 / 0.43, abs=0.01)
+    assert shown.groups.told(-0.2) == "\u22120.200"
+
+
+def test_of_many_groups_the_highest_and_lowest_are_kept_and_the_others_counted(tmp_path):
+    many = groups("zip", *np.random.default_rng(0).permutation(np.linspace(0, 0.9, 500)), thin=["t"] * 90)
+    others = [groups(f"s{i}", 0.1, 0.1 + i / 100) for i in range(40)]
+    record = bars([*others, many], metric="fairness.tpr_gap", confidence=0.95)
+    shown = exhibits.load_exhibits(report_with(tmp_path, record), tmp_path)
+    assert [s.about for s in shown] == [*(f"s{i}" for i in range(25, 40)), "zip"]
+    found = shown[-1].groups
+    assert (len(found.bars), found.between, found.left_out) == (GROUPS, 500 - GROUPS, 41 - SUBJECTS)
+    assert {bar.value for bar in found.bars if bar.end} == {0.0, 0.9}
+    assert found.thin == ("t",) * GROUPS + (f"{90 - GROUPS} more",)
+
+
 GOOD = {"exhibit": "pictures", "was": ["a"], "now": ["b"], "bounds": [0, 1]}
 ROW = {"exhibit": "rows", "original": np.array([["a"]]), "changed": np.array([["b"]]), "was": ["a"], "now": ["b"]}
+BAR = dict(bars([groups("sex", 0.1, 0.3)], metric="m", confidence=0.95))
 LINE = {"exhibit": "lines", "x_title": "", "y_title": "", "x_log": True, "diagonal": True}
 BAD = [
     {},
@@ -216,6 +261,15 @@ BAD = [
     {**LINE, "names": ["a"], "x0": np.array([np.nan]), "y0": np.array([1.0])},
     {**LINE, "names": ["a"], "x0": np.array([1.0, 2.0]), "y0": np.array([1.0])},
     {**LINE, "names": []},
+    {**BAR, "subjects": []},
+    {**BAR, "subjects": ["sex", "age"]},
+    {**BAR, "names0": ["a"]},
+    {**BAR, "low0": np.array([0.2, 0.2])},
+    {**BAR, "high0": np.array([0.2, np.nan])},
+    {**BAR, "value0": np.array([[0.1, 0.3]])},
+    {**BAR, "n0": np.array([0.1, 1e300])},
+    {**BAR, "between0": "x"},
+    {**BAR, "confidence": np.zeros(2)},
 ]
 
 

@@ -89,8 +89,9 @@ def test_the_verdict_and_every_gate_are_told_in_words():
     text = " ".join(" ".join(parsed(html.render(report)).text).split())
     assert words.VERDICT[report.ruling.status] in text
     for gate in report.ruling.gates:
-        assert f"{gate.status} {gate.gate}" in text
-        assert all(part in text for part in gate.reason.split("; "))
+        assert f"{gate.status} {words.notation(gate.gate)}" in text
+        assert all(words.notation(part) in text for part in gate.reason.split("; "))
+    assert "norm = L∞" in text
 
 
 def test_every_outcome_has_its_place():
@@ -145,7 +146,7 @@ def test_a_bar_puts_a_value_into_the_zone_of_its_severity(outcome):
 
 def test_a_curve_joins_upper_and_lower_bounds_of_one_norm():
     (curve,) = drawing.curves(samples.report())
-    assert curve.title == "norm = linf"
+    assert curve.title == "L∞ norm"
     assert [(s.metrics, s.upper, len(s.points)) for s in curve.series] == [
         ("evasion.robust_accuracy", True, 3),
         ("evasion.certified_accuracy", False, 4),
@@ -296,3 +297,41 @@ def test_a_page_of_thousands_of_findings_stays_small():
     page = html.render(replace(samples.report(), outcomes=tuple(samples.judge("fairness/group_gaps", items))))
     assert len(page.encode()) < 2_500_000
     assert "more in report.json" in page
+
+
+def _crowd(count, name="{}", method="m", at=None):
+    return [
+        samples.SELECTION.measured(samples.share(0.3, 0.25, 0.35), method=method, about=name.format(i), at=at or {})
+        for i in range(count)
+    ]
+
+
+LONG = "\u202e<script>\0'\"\U0001f600" * 1000
+CROWDS = {
+    "85 plug-ins of 60": [o for i in range(85) for o in samples.judge(f"room/p{i}", _crowd(60, method="m" * 80))],
+    "1000 classes": samples.judge("fairness/group_gaps", _crowd(4000, "sex, class {}")),
+    "endless names": [o for i in range(3) for o in samples.judge(f"room/p{i}", _crowd(45, LONG + "{}", LONG))],
+    "1000 curves": samples.judge(
+        "evasion/standard",
+        [
+            samples.ROBUST.measured(samples.share(0.9, 0.8, 0.99), method="m", about=f"class {c}", at={"eps": eps})
+            for c in range(1000)
+            for eps in (0.1, 0.2)
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("crowd", CROWDS)
+def test_a_page_stays_small_and_counts_what_it_has_no_room_for(crowd):
+    report = replace(samples.report(), outcomes=tuple(CROWDS[crowd]), files={f"sha256:{i}": "x" for i in range(9000)})
+    page = html.render(report)
+    assert len(page.encode()) < 2_500_000
+    reader = parsed(page)
+    assert "script" not in {tag for tag, _ in reader.elements}
+    text = " ".join("".join(reader.text).split())
+    left = [int(count.replace(",", "")) for count in re.findall(r"([\d,]+) more in report.json", text)]
+    assert sum(left) > 0
+    assert f"{len(report.findings)} finding" in text
+    if crowd == "1000 classes":
+        assert 4000 - 40 in left

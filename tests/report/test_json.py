@@ -237,3 +237,15 @@ def test_numbers_written_by_another_tool_are_the_same_numbers():
     text = json.dumps(plain).replace('"confidence": 0.95', '"confidence": 0.950')
     assert canonical.digest(json.loads(text)) == canonical.digest(plain)
     assert report_json.loads(text) == report_json.loads(GOLDEN.read_bytes())
+
+
+@pytest.mark.parametrize("status", ["passed", "undecided"])
+def test_a_verdict_that_its_gates_contradict_is_refused(status):
+    # A report with a failed gate and the word "passed" was rendered as passed.
+    given = json.loads(report_json.dumps(samples.report()))
+    given["ruling"]["status"] = status
+    with pytest.raises(FormatError, match=f"expected the verdict failed that the gates give, got {status}"):
+        report_json.loads(json.dumps(given))
+    given["ruling"] |= {"status": "passed", "gates": []}
+    with pytest.raises(FormatError, match="expected the verdict undecided"):
+        report_json.loads(json.dumps(given))

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from tests.report import samples
 
 from casemate.core.outcome import Skipped, SkipReason
-from casemate.report import markdown
+from casemate.report import markdown, words
 
 PARSER = MarkdownIt("commonmark").enable("table")
 HOSTILE = [
@@ -55,10 +55,11 @@ def test_it_says_verdict_gates_findings_and_what_was_not_tested():
     read = seen(text)
     assert "Failed: at least one gate does not hold." in read
     for gate in report.ruling.gates:
-        assert gate.gate in read
+        assert words.notation(gate.gate) in read
     for finding in report.findings:
         assert (f"casemate explain '{finding.id}'" in read) == (finding.id not in report.ruling.accepted)
-    assert "at most 0.083 [0.067, 0.102], eps = 0.2, norm = linf, n = 1,000" in read
+    assert "at most 0.083 [0.067, 0.102], eps = 0.2, norm = L∞, n = 1,000" in read
+    assert "0.182 [0.161, 0.204], n = 4,000; >50K given: men 0.26, women 0.08" in read
     for outcome in report.untested:
         assert outcome.plugin in read
     assert "accepted until 2027-03-31: the last layer is a softmax on purpose" in read

@@ -28,7 +28,7 @@ def test_findings_come_first_and_the_verdict_last():
 
 def test_a_number_has_its_interval_its_direction_and_its_size():
     text = shown(samples.report())
-    assert "at most 0.083 [0.067, 0.102]  eps = 0.2, norm = linf, n = 1,000" in text
+    assert "at most 0.083 [0.067, 0.102]  eps = 0.2, norm = L∞, n = 1,000" in text
     assert "at least 0.060 (6.0 × chance) [0.046, 0.077]" in text
 
 
@@ -96,3 +96,10 @@ def test_accepted_titles_begin_as_others_do():
 )
 def test_numbers_have_one_form(value, text):
     assert words.number(value) == text
+
+
+def test_a_name_cannot_steer_the_terminal():
+    # A group whose name began with ESC ] 0 ; set the window's title, one with ESC [ 1 A wrote over the line above.
+    text = shown(samples.report(label="a\x1b]0;pwn\x07\x1b[1A\u202e\x9b31m"))
+    assert not set(text) & set("\x1b\x07\u202e\x9b")
+    assert {"[U+001B]", "[U+202E]"} <= set(re.findall(r"\[U\+\w+\]", text))

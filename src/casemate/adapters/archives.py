@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 from casemate.errors import UsageError
@@ -18,15 +19,23 @@ def check_archive(path: Path, error: type[UsageError]) -> None:
     """Hold a zip file (.npz, .skops, .pt) to a size that can be unpacked, before any of it is.
 
     Raises `error` for one that unpacks to more than this machine's memory, or to more than 200 times its own size
-    (above 64 MiB): a zip bomb. Its directory can be believed, since Python reads no further than it says. A file that
-    is no archive is left to its reader.
+    (above 64 MiB): a zip bomb; and for one that has a name twice, since readers differ in which of the two they take.
+    Its directory can be believed, since Python reads no further than it says. A file that is no archive is left to its
+    reader.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            sizes = [item.file_size for item in archive.infolist()]
+            items = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return
-    total, held = sum(sizes), max(path.stat().st_size, 1)
+    names = [item.filename for item in items]
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise error(
+            f"expected each name once in {path.name}, got {twice!r} again, of which other programs may read the other: "
+            "save the file again"
+        )
+    total, held = sum(item.file_size for item in items), max(path.stat().st_size, 1)
     if total > memory():
         raise error(
             f"expected {path.name} to fit into memory ({_told(memory())}), got an archive that unpacks to "

@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from casemate.adapters.rows import places_of
 from casemate.adapters.tree_models import with_trees
 from casemate.core.facets import DataKind
 from casemate.core.model import Model
@@ -18,9 +19,15 @@ from casemate.core.schema import Schema
 from casemate.core.trees import Trees
 from casemate.errors import ModelError
 
-__all__ = ["Booster", "read_apart"]
+__all__ = ["Booster", "check_links", "read_apart", "wrap_native"]
 
 Array = NDArray[Any]
+_ROOM = """
+import contextlib
+with contextlib.suppress(ImportError, ValueError):
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, ({room}, {room}))
+"""
 _PATIENCE = 120  # seconds; the file is small or the machine is lost
 
 
@@ -28,11 +35,15 @@ def read_apart(program: str, data: bytes) -> None:
     """Run a reader on bytes (its standard input) in a process of its own first; raises `ValueError` where it fails.
 
     The boosters' own readers, in C++, end the whole process on some damaged files. What they read is not kept here, and
-    nothing is imported from the folder at hand.
+    nothing is imported from the folder at hand. A header can tell of any number of classes: memory is limited there.
     """
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", program], input=data, capture_output=True, timeout=_PATIENCE, check=False
+            [sys.executable, "-P", "-c", _ROOM.format(room=(8 << 30) + 64 * len(data)) + program],
+            input=data,
+            capture_output=True,
+            timeout=_PATIENCE,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise ValueError(f"a file that keeps its reader busy for {_PATIENCE} s") from error
@@ -42,6 +53,67 @@ def read_apart(program: str, data: bytes) -> None:
         lines = done.stderr.decode(errors="replace").splitlines()
         told = [line.partition("Error: ")[2] for line in lines if "Error: " in line]
         raise ValueError(told[0] if told else "a damaged file")
+
+
+def check_links(left: Array, right: Array, feature: Array, width: int) -> None:
+    """Hold the nodes `(m,)` of a tree to its links: compiled readers follow them without looking.
+
+    Node 0 is the root, a leaf has `left` -1, an inner node looks at one of `width` features. Raises `ValueError` where
+    a child is no node, or that of two parents, which includes every circle below the root.
+    """
+    m = len(left)
+    if not len(right) == len(feature) == m or not m:
+        raise ValueError("trees without all of their nodes")
+    inner = left >= 0
+    children = np.concatenate([left[inner], right[inner]])
+    if len(children) and (children.min() < 1 or children.max() >= m or len(np.unique(children)) < len(children)):
+        raise ValueError("a tree with a child that is no node of it, or that of two parents")
+    if ((feature[inner] < 0) | (feature[inner] >= width)).any():
+        raise ValueError(f"a split at a feature that is none of {width}")
+
+
+def wrap_native(native: Any, describe: Callable[[Any], Booster], framework: str, **how: Any) -> Model:
+    """A model around a booster that `describe` opens, or around a fitted estimator as `sklearn.wrap_estimator` does.
+
+    `how` are the keywords of `Booster.as_model`, all of them. Raises `ModelError` as these do, and for a booster that
+    the library itself cannot describe.
+    """
+    if hasattr(native, "get_params"):
+        from casemate.adapters.sklearn import wrap_estimator
+
+        del how["logits"]
+        model = replace(wrap_estimator(native, **how), framework=framework)
+        return _one_versus_all(model, str(getattr(native, "objective_", "")))
+    try:
+        booster = describe(native)
+    except ModelError:
+        raise
+    except Exception as error:  # a library's own code may raise anything
+        told = (str(error).splitlines() or ["no message"])[0][:200]
+        raise ModelError(
+            f"expected a booster after its training, got {type(error).__name__} ({told}): train it, or save it again"
+        ) from error
+    return _one_versus_all(booster.as_model(**how), booster.notes.get("objective", ""))
+
+
+def _one_versus_all(model: Model, objective: str) -> Model:
+    if model.scores is None or not objective.startswith("multiclassova"):
+        return model
+    note = {"scores": "those of one class against the others, as shares of their sum"}
+    return replace(model, scores=_Shares(model.scores), notes={**model.notes, **note})
+
+
+@dataclass(frozen=True)
+class _Shares:
+    """Scores `(n, k)` that each stand for themselves, as probabilities."""
+
+    scores: Callable[[Array], Array]
+
+    def __call__(self, x: Array) -> Array:
+        found: Array = self.scores(x)
+        sums = found.sum(axis=1, keepdims=True)
+        even = np.full_like(found, 1 / max(1, found.shape[1]))
+        return np.asarray(np.divide(found, sums, out=even, where=sums > 0))
 
 
 @dataclass(frozen=True)
@@ -116,14 +188,13 @@ class Booster:
         if schema.kind is DataKind.TEXT:
             raise ModelError(f"expected numbers for {self.framework}, got texts: wrap the pipeline that makes features")
         width = int(np.prod(schema.shape))
-        if schema.kind is DataKind.TABLE and self.columns and set(self.columns) <= set(schema.names):
-            return tuple(schema.names.index(column) for column in self.columns)
+        known = schema.kind is DataKind.TABLE and not set(self.columns).isdisjoint(schema.names)
+        if known or (schema.kind is DataKind.TABLE and self.columns and width == self.width):
+            return places_of(self.columns, schema)
         if width != self.width:
-            missing = [column for column in self.columns if column not in schema.names][:3]
-            named = f" ({', '.join(missing)} missing)" if missing and schema.kind is DataKind.TABLE else ""
             raise ModelError(
-                f"expected data of {self.width} features for this booster, got {width}{named}: name its columns, or "
-                "exclude those that it was not trained on"
+                f"expected data of {self.width} features for this booster, got {width}: name its columns, or exclude "
+                "those that it was not trained on"
             )
         return usual
 

@@ -187,7 +187,7 @@ def _schema(raws: list[Raw], reading: Reading) -> Schema:
         return Schema(DataKind.TEXT, ())
     images = [raw.images for raw in raws if raw.images is not None]
     if images:
-        return infer_image(images[0], bounds=reading.bounds, overrides=reading.overrides)
+        return infer_image(images[0], bounds=reading.bounds, overrides=reading.overrides, where=raws[0].where)
     names = set(raws[0].table)
     for raw in raws[1:]:
         other = sorted(names ^ set(raw.table))

@@ -62,6 +62,7 @@ def _add_tensor(tensor: Any, name: str, state: Hasher) -> None:
 
 
 _LIBRARIES = frozenset({"numpy", "pandas", "scipy", "sklearn", "torch"})
+_PASSING = frozenset({"_sklearn_version", "_stop_words_id"})  # what only pickle writes; an address in memory
 _COUNTING = frozenset({"KDTree", "KDTree32", "KDTree64", "BallTree", "BallTree32", "BallTree64"})
 
 
@@ -149,9 +150,9 @@ def _reduced(part: object) -> Any:
 
 
 def _lasting(part: object, held: object) -> object:
-    """The state without what is no part of the model: the version that only pickle writes, counters of queries."""
-    if isinstance(held, dict) and "_sklearn_version" in held:
-        return {key: value for key, value in held.items() if key != "_sklearn_version"}
+    """The state without what is no part of the model: what a process notes of itself, and counters of queries."""
+    if isinstance(held, dict) and not _PASSING.isdisjoint(held):
+        return {key: value for key, value in held.items() if key not in _PASSING}
     if type(part).__name__ in _COUNTING and isinstance(held, tuple):
         return (*held[:7], *held[11:])  # n_trims, n_leaves, n_splits, n_calls
     return held
@@ -160,7 +161,7 @@ def _lasting(part: object, held: object) -> object:
 def _add_array(walk: _Walk, part: NDArray[Any]) -> None:
     array = np.asarray(part)
     shape = ",".join(str(size) for size in array.shape)
-    if array.dtype.kind == "O" or array.dtype.kind == "U":
+    if array.dtype.kind in "OUT":  # the bytes of the last are addresses
         walk.state.add("array of objects", shape)
         walk.visit(array.reshape(-1).tolist())
         return

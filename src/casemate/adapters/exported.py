@@ -98,6 +98,8 @@ def _read(path: Path) -> Written:
 
     with zipfile.ZipFile(path) as archive:
         files = {name.partition("/")[2]: name for name in archive.namelist()}
+        if len(files) < len(archive.namelist()):
+            raise ModelError(f"expected one folder in {path.name}, got several: save it again with torch.export.save")
         if any(name.startswith("data/aotinductor/") for name in files):
             raise ModelError(
                 f"expected a program in {path.name}, got compiled code, which cannot be looked into: save it with "

@@ -7,6 +7,7 @@ takes the name of a file or of a function. Everything else is refused before any
 from __future__ import annotations
 
 import json
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from casemate.adapters.archives import memory
 from casemate.errors import ModelError
 from casemate.formats.digests import sha256_bytes
 
@@ -75,7 +77,7 @@ class _Step:
 class ProgramNet(nn.Module):
     """The program as a function of its one input, up to the tensor `output` (default: its own output).
 
-    Changes that a program makes to its buffers (`trains`) are not kept: each call starts from the file's.
+    Changes that a program makes to its tensors or its input (`changes`) are not kept: each call starts from the file's.
     Raises `ModelError` for a program with several inputs or outputs, or tensors that their bytes cannot hold.
     """
 
@@ -84,6 +86,7 @@ class ProgramNet(nn.Module):
         self.given = _only(written, "input")
         self.output = output or _only(written, "output")
         self.trains = _trains(written)
+        _check_memory(written)
         self.names: dict[str, str] = {}
         for spec in written.signature["input_specs"]:
             ((kind, item),) = spec.items()
@@ -98,13 +101,14 @@ class ProgramNet(nn.Module):
         made = {"as_tensor": {"name": self.output}}
         last = max((i for i, step in enumerate(steps) if made in step.outputs), default=len(steps) - 1)
         self.steps = steps[: last + 1]
+        self.changes = self.trains or any(_in_place(step.call) for step in self.steps)
 
     def forward(self, x: Tensor) -> Tensor:
         """The output for samples `(n, ...)`."""
         values: dict[str, Any] = {name: getattr(self, own) for name, own in self.names.items()}
-        if self.trains:
-            values = {name: value.clone() for name, value in values.items()}
         values[self.given] = x
+        if self.changes:
+            values = {name: value.clone() for name, value in values.items()}
         for step in self.steps:
             positional = [_value(what, values) for _, what, named in step.inputs if not named]
             keywords = {name: _value(what, values) for name, what, named in step.inputs if named}
@@ -114,7 +118,8 @@ class ProgramNet(nn.Module):
 
     def extra_repr(self) -> str:
         """The steps, by their digest."""
-        told = json.dumps([[step.call, step.inputs, step.outputs] for step in self.steps], sort_keys=True)
+        steps = [[step.call, step.inputs, step.outputs] for step in self.steps]
+        told = json.dumps([self.given, self.output, self.names, steps], sort_keys=True)
         return f"{len(self.steps)} steps, {sha256_bytes(told.encode())}"
 
 
@@ -149,7 +154,10 @@ def input_meta(written: Written, given: str) -> tuple[torch.dtype, int]:
         raise ModelError(
             f"expected a batch of numbers as input of {written.name}, got {given}: wrap a module around it"
         )
-    return _DTYPES[meta["dtype"]], int(meta["sizes"][0].get("as_int", 0))
+    sizes = [int(size.get("as_int", 0)) for size in meta["sizes"]]
+    if math.prod(size or 1 for size in sizes) * 8 > memory() // 16:  # several copies of it are made
+        raise ModelError(f"expected an input that fits into memory, got {given} {tuple(sizes)}: export it smaller")
+    return _DTYPES[meta["dtype"]], sizes[0]
 
 
 def width_of(written: Written, output: str) -> int:
@@ -192,6 +200,11 @@ def _called(target: str) -> Callable[..., Any]:
     return call
 
 
+def _in_place(target: str) -> bool:
+    found = _operator(target)
+    return found is not None and bool(found._schema.is_mutable)
+
+
 def _is_check(node: Mapping[str, Any]) -> bool:
     return str(node["target"]).removeprefix("torch.ops.aten.").startswith(_CHECKS)
 
@@ -228,6 +241,16 @@ def _trains(written: Written) -> bool:
         if item["name"] in ("train", "training")
     ]
     return mutates or any(on)
+
+
+def _check_memory(written: Written) -> None:
+    """Strides of 0 make any number of elements of one, and no bytes at all are zeros."""
+    sizes = [[int(item["as_int"]) for item in tensor.meta["sizes"]] for tensor in written.tensors.values()]
+    total = 8 * sum(math.prod(map(abs, shape)) for shape in sizes)
+    if total > memory():
+        raise ModelError(
+            f"expected weights that fit into memory in {written.name}, got {total:,} bytes: export a smaller module"
+        )
 
 
 def _tensor(payload: Payload) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casemate.adapters.digest import fingerprint
-from casemate.core.model import Model, Task
+from casemate.core.model import Model, Task, best_of
 from casemate.errors import ModelError
 
 __all__ = ["OUTPUTS", "Calls", "softmax", "wrap_function"]
@@ -70,7 +70,7 @@ class Calls:
     def labels(self, x: Array) -> Array:
         """Class indices `(n,)`, or floats for a regression."""
         if self.output != "labels":
-            return np.asarray(self._columns(x).argmax(axis=1), dtype=np.int64)
+            return best_of(self._columns(x))
         found = self.raw(x)
         if found.shape != (len(x),):
             raise ModelError(
@@ -80,6 +80,10 @@ class Calls:
             return found.astype(np.float64)
         if found.dtype.kind not in "iub":
             raise ModelError(f"expected class indices, got {found.dtype}: return whole numbers from 0")
+        # -1 would stand for a refused sample (`core.model.ABSTAIN`), which labels of -1 and 1 do not mean.
+        wrong = found[(found < 0) | (found >= (self.k or np.inf))]
+        if len(wrong):
+            raise ModelError(f"expected class indices in [0, {self.k or 'k'}), got {wrong[0]}: return them from 0")
         return found.astype(np.int64)
 
     def scores(self, x: Array) -> Array:
@@ -96,6 +100,10 @@ class Calls:
         if found.ndim != 2 or len(found) != len(x) or (self.k and found.shape[1] != self.k):
             wanted = f"({len(x)}, {self.k or 'k'})"
             raise ModelError(f"expected {self.output} of shape {wanted}, got {found.shape}: one column for each class")
+        if found.dtype.kind not in "fiub" or not (found < np.inf).all():  # NaN is not below it either
+            raise ModelError(
+                f"expected {self.output} that are numbers, got {found.dtype} with NaN, inf or text among them: mend it"
+            )
         return found
 
     def raw(self, x: Array) -> Array:

@@ -8,7 +8,7 @@ fingerprint included.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ from casemate.adapters.templates import template_of
 from casemate.adapters.values import as_labels, meaning_of
 from casemate.core.data import texts
 from casemate.core.facets import DataKind
-from casemate.core.model import Model
+from casemate.core.model import Model, best_of
 from casemate.core.rng import stream
 from casemate.core.schema import Schema
 from casemate.errors import CasemateError, ConfigError, ModelError, UsageError
@@ -62,6 +62,7 @@ class Asking:
     `outputs` says what its answers are; left open, its first answers tell. `request` and `response` are those of
     `templates`, `tensor` and `answer` the names of the input and the output of `oip`. `headers` name variables of the
     environment. `batch` is the most samples in one request. `authorised` states that the endpoint may be attacked.
+    `sent_before` are the queries of an interrupted audit that is gone on with.
     """
 
     url: str
@@ -76,6 +77,7 @@ class Asking:
     sending: Sending = field(default_factory=Sending)
     cost_per_query: float | None = None
     authorised: bool = False
+    sent_before: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,9 @@ class Endpoint:
         raw = None if x is None else line(x)
         answers = _Answers(line, said or meaning_of(np.asarray(raw)), known)
         first = None if raw is None else answers.labels_of(raw)
-        named = {"endpoint": asking.url, "outputs": answers.output, "labels": [] if first is None else first.tolist()}
+        labels = [] if first is None else first.tolist()
+        form = {key: getattr(asking, key) for key in ("protocol", "request", "response", "tensor", "answer")}
+        named = {"endpoint": asking.url, "outputs": answers.output, "labels": labels, "form": form}
         audited = _Audited(asking, answers, canonical.digest(named), x, first)
         if x is not None and self.sender.how.queries is not None:
             self.sender.reserved = len(x)
@@ -146,7 +150,7 @@ def open_endpoint(asking: Asking) -> Endpoint:
         raise ConfigError("expected batch and tries of at least 1, got less: mend them")
     path = "" if asking.protocol == "json" else "/infer"
     url = asking.url.rstrip("/").removesuffix(path) if path else asking.url
-    return Endpoint(replace(asking, url=url), Sender(url, asking.sending, asking.headers))
+    return Endpoint(replace(asking, url=url), Sender(url, asking.sending, asking.headers, before=asking.sent_before))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +194,7 @@ class _Answers:
     def labels_of(self, raw: Array) -> NDArray[np.int64]:
         """The class indices in answers that were had already."""
         found = self._read(raw)
-        return found if self.output == "labels" else np.asarray(found.argmax(axis=1), dtype=np.int64)
+        return found if self.output == "labels" else best_of(found)
 
     def _read(self, raw: Array) -> Array:
         if self.output == "labels":
@@ -215,6 +219,15 @@ class _Audited:
     digest: str
     x: Array | None
     first: NDArray[np.int64] | None
+
+    def account(self, before: int, keep: Callable[[int], None]) -> None:
+        """Count on from the `before` queries that an audit had sent when it was interrupted.
+
+        `keep` is told the sum before any more are sent.
+        """
+        sender = self.answers.line.sender
+        sender.before, sender.keep = before, keep
+        keep(before + sender.queries)
 
     def closing(self) -> tuple[str, ...]:
         """Sentences for the report: who allowed it, whether the endpoint is still the same, what was sent to it.
@@ -247,13 +260,16 @@ class _Audited:
 
     def _count(self) -> str:
         sender, price = self.answers.line.sender, self.asking.cost_per_query
+        total = sender.before + sender.queries
         limit = f" of {sender.how.queries:,} allowed" if sender.how.queries is not None else ""
+        before = f"; {sender.before:,} of them before the audit was interrupted" if sender.before else ""
         again = f"; {sender.repeated:,} of them were sent again after a failure" if sender.repeated else ""
-        cost = "" if price is None else f" At {price:g} each they cost {sender.queries * price:,.2f}."
+        cost = "" if price is None else f" At {price:g} each they cost {total * price:,.2f}."
         others = " What other processes sent is not in these numbers." if sender.away else ""
+        where, since = ("for this audit", " since") if sender.before else ("by this process", "")
         return (
-            f"{sender.queries:,} queries{limit} were sent to the endpoint by this process, in {sender.requests:,} "
-            f"requests: one a sample, the fingerprint and every try counted{again}.{cost}{others}"
+            f"{total:,} queries{limit} were sent to the endpoint {where}, in {sender.requests:,} requests{since}: one "
+            f"a sample, the fingerprint and every try counted{before}{again}.{cost}{others}"
         )
 
 

@@ -32,6 +32,7 @@ __all__ = ["TextFolder", "open_folder"]
 Array = NDArray[Any]
 
 _TASK = "ForSequenceClassification"
+_DEEPEST = 1000  # layers; each is built before it is seen that the file has no weights for it
 _LARGEST = 1 << 20  # tokenisers without a limit say 1e30
 _USUAL = 512  # tokens, where neither tokeniser nor model say how many they can read
 _COMPANY = 32  # texts of the tokeniser's own words, by which padding is tried
@@ -161,15 +162,19 @@ class _Tokenised:
 def _checked(path: Path) -> Mapping[str, Any]:
     """The configuration of a folder that is a text classifier and nothing else."""
     for name in ("config.json", "tokenizer_config.json"):
-        if "auto_map" in _json(path / name, needed=name == "config.json"):
-            raise ModelError(
-                f"expected a classifier that transformers knows, got code of its own (auto_map in {name}): save it as "
-                "one of transformers' architectures, or name a function"
-            )
+        for key, value in _settings(_json(path / name, needed=name == "config.json")):
+            if key == "auto_map" or (key.endswith("_implementation") and "/" in str(value)):  # a kernel from the hub
+                raise ModelError(
+                    f"expected a classifier that transformers knows, got code of its own ({key} in {name}): save it as "
+                    "one of transformers' architectures, or name a function"
+                )
+            if "layer" in key and isinstance(value, int) and value > _DEEPEST:
+                raise ModelError(f"expected at most {_DEEPEST} layers, got {key} = {value} in {name}: mend the file")
     if (path / "adapter_config.json").exists():
         raise ModelError(f"expected whole weights in {path.name}, got an adapter of another model: merge them and save")
     config = _json(path / "config.json", needed=True)
-    kinds = [str(kind) for kind in config.get("architectures") or ()]
+    named = config.get("architectures")
+    kinds = [str(kind) for kind in named] if isinstance(named, list) else []
     if not kinds or not all(kind.endswith(_TASK) for kind in kinds):
         raise ModelError(
             f"expected a text classifier (...{_TASK}) in {path.name}, got {', '.join(kinds) or 'no architecture'}: "
@@ -181,12 +186,23 @@ def _checked(path: Path) -> Mapping[str, Any]:
     return config
 
 
+def _settings(found: Any) -> Iterator[tuple[str, Any]]:
+    """Every setting by its key, those inside of others included."""
+    left = [found]
+    while left:
+        part = left.pop()
+        for key, value in part.items() if isinstance(part, dict) else (("", item) for item in part):
+            yield key, value
+            if isinstance(value, dict | list):
+                left.append(value)
+
+
 def _json(file: Path, *, needed: bool) -> Mapping[str, Any]:
     if not file.is_file() and not needed:
         return {}
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"expected {file.name} as JSON, got {type(error).__name__}: save the model again") from error
     if not isinstance(found, dict):
         raise ModelError(f"expected {file.name} to hold settings, got {type(found).__name__}: save the model again")
@@ -260,15 +276,21 @@ def _order(own: tuple[str, ...], classes: Sequence[str] | None) -> tuple[int, ..
 
 def _limit(tokeniser: Any, config: Any) -> int:
     """How many tokens are read: what the tokeniser says, and no more than the model has positions."""
-    said = int(tokeniser.model_max_length)
+    said = tokeniser.model_max_length
     places = getattr(config, "max_position_embeddings", None) or 0
     table = (
         places - (getattr(config, "pad_token_id", None) or 0) - 1
         if "roberta" in config.model_type and places
         else places
     )
-    known = [limit for limit in (said, table) if 0 < limit <= _LARGEST]
-    return min(known, default=_USUAL)
+    known = [int(limit) for limit in (said, table) if isinstance(limit, int | float) and 0 < limit <= _LARGEST]
+    limit, own = min(known, default=_USUAL), int(tokeniser.num_special_tokens_to_add())
+    if limit <= own:
+        raise ModelError(
+            f"expected a tokeniser that reads more than its own {own} tokens of a text, got a limit of {limit}: mend "
+            "model_max_length"
+        )
+    return limit
 
 
 def _survives_padding(own: _Tokenised) -> bool:
@@ -280,10 +302,18 @@ def _survives_padding(own: _Tokenised) -> bool:
 
     rng = np.random.default_rng(0)
     known = np.setdiff1d(np.arange(len(own.tokeniser)), own.tokeniser.all_special_ids)
+    if len(known) == 0:
+        return False
     lengths = [*rng.integers(1, 8, _COMPANY - 1), min(own.limit, 48)]
     rows, _ = own.read([str(own.tokeniser.decode(rng.choice(known, n).tolist())) for n in lengths])
     with torch.no_grad():
-        alone = torch.cat([own.forward([row]) for row in rows])
+        try:
+            alone = torch.cat([own.forward([row]) for row in rows])
+        except Exception as error:  # settings and ids from outside: what does not fit fails in many ways
+            raise ModelError(
+                f"expected a classifier that takes what its tokeniser writes, got {type(error).__name__}: "
+                f"{_line(error)}: save both again"
+            ) from error
         try:
             together = own.forward(rows)
         except (ValueError, RuntimeError):  # no token to pad with

@@ -59,8 +59,16 @@ def class_folders(path: Path) -> list[Path]:
 
 def _pictures(path: Path) -> list[tuple[str, Path]]:
     """Class and file of every picture, in order of class and name."""
-    found = []
+    found: list[tuple[str, Path]] = []
+    empty: list[str] = []
+    around = (item for item in sorted(path.iterdir()) if not item.is_dir() and not item.name.startswith("."))
+    loose = next((item for item in around if item.suffix.lower() in PICTURES or not item.exists()), None)
+    if loose is not None:
+        raise DataError(
+            f"expected pictures in folders of their classes, got {loose.name} beside them in {path.name}: move it"
+        )
     for folder in class_folders(path):
+        _check_name(folder)
         inside = sorted(item for item in folder.iterdir() if not item.name.startswith("."))
         odd = next((item for item in inside if item.suffix.lower() not in PICTURES or not item.is_file()), None)
         if odd is not None:
@@ -68,9 +76,19 @@ def _pictures(path: Path) -> list[tuple[str, Path]]:
                 f"expected PNG and JPEG files in {path.name}/{folder.name}, got {odd.name}: convert it or move it away"
             )
         found += [(folder.name, item) for item in inside]
+        empty += [] if inside else [folder.name]
     if not found:
         raise DataError(f"expected a folder of pictures for each class in {path.name}, got none: sort them by class")
+    if empty:  # every class behind it would have another index than in the model
+        raise DataError(f"expected pictures in {path.name}/{empty[0]}, got none: add some or remove the folder")
     return found
+
+
+def _check_name(folder: Path) -> None:
+    try:
+        folder.name.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"expected a class named in UTF-8, got the folder {folder.name!a}: rename it") from error
 
 
 def _header(file: Path, root: Path) -> tuple[tuple[int, int], str]:
@@ -80,12 +98,13 @@ def _header(file: Path, root: Path) -> tuple[tuple[int, int], str]:
         raise DataError(f"expected pictures of at most {_BYTES:,} bytes, got {name} with more: make it smaller")
     with _opened(file, root) as image:
         size, mode, clear = image.size, image.mode, "transparency" in image.info
+        deep = any(";16" in str(tile[3]) for tile in image.tile)  # pillow would drop the lower half of each value
     if size[0] * size[1] > _PIXELS:
         raise DataError(
             f"expected pictures of at most {_PIXELS:,} pixels, got {size[0]} x {size[1]} in {name}: resize it"
         )
-    if clear or mode not in (*_GREY, *_COLOUR):
-        told = f"{mode} with transparency" if clear else mode
+    if clear or deep or mode not in (*_GREY, *_COLOUR):
+        told = f"{mode} with transparency" if clear else f"{mode} of 16 bits" if deep and ";" not in mode else mode
         raise DataError(f"expected grey or RGB pictures of 8 bits, got {told} in {name}: convert it")
     return size, mode
 

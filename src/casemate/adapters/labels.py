@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -25,11 +26,12 @@ def class_name(value: object) -> str:
 
 def sorted_classes(values: Iterable[object]) -> tuple[str, ...]:
     """The names of the different values, numbers by size and anything else by the alphabet."""
-    names = {class_name(value) for value in values}
+    names = sorted({class_name(value) for value in values})  # first: a set has another order in each process
     try:
-        return tuple(sorted(names, key=float))
+        numbers = {name: float(name) for name in names}
     except ValueError:
-        return tuple(sorted(names))
+        return tuple(names)
+    return tuple(names if any(map(math.isnan, numbers.values())) else sorted(names, key=numbers.__getitem__))
 
 
 def encode(values: Array, classes: Sequence[str], *, where: str = "y") -> NDArray[np.int64]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from casemate.adapters.boosting import Booster, read_apart
+from casemate.adapters.boosting import Booster, check_links, read_apart, wrap_native
 from casemate.adapters.extras import need
 from casemate.adapters.loading import Declared
 from casemate.adapters.tree_models import Tree, build_trees
@@ -21,7 +22,7 @@ from casemate.core.trees import Trees
 from casemate.errors import ModelError
 from casemate.formats.digests import Hasher
 
-__all__ = ["Inside", "open_booster", "trees_inside", "wrap_booster"]
+__all__ = ["open_booster", "trees_inside", "wrap_booster"]
 
 Array = NDArray[Any]
 _READER = """
@@ -31,6 +32,7 @@ booster.model_to_string(), booster.dump_model()
 rows = numpy.random.default_rng(0).normal(size=(64, booster.num_feature()))
 booster.predict(rows, num_threads=1, validate_features=False)
 """
+_LINE = re.compile(r"([a-z_]+=[-+.0-9eaifn ]*)?")  # of a tree; Python reads more as a number than C++ does
 _ZERO = 1.0000000180025095e-35  # up to here LightGBM holds a number for zero
 _OBJECTIVES = ("binary", "multiclass", "multiclassova")
 
@@ -47,7 +49,7 @@ def open_booster(path: Path, declared: Declared) -> Any:
         _check_text(text)
         read_apart(_READER, text.encode())
         return lightgbm.Booster(model_str=text)
-    except (OSError, ValueError, TypeError, lightgbm.basic.LightGBMError) as error:
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, lightgbm.basic.LightGBMError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise ModelError(
             f"expected a booster of LightGBM in {path.name}, got {(lines or ['no message'])[0][:200]}: save it with "
@@ -68,11 +70,7 @@ def wrap_booster(
     Answers are those of the best iteration where there is one, as LightGBM gives them. Raises `ModelError` for another
     objective than classification, and for a bare booster that was trained on categories of a data frame.
     """
-    if hasattr(native, "booster_") or hasattr(native, "get_params"):
-        from casemate.adapters.sklearn import wrap_estimator
-
-        return replace(wrap_estimator(native, classes=classes, schema=schema, name=name), framework="lightgbm")
-    return _booster(native).as_model(classes=classes, schema=schema, name=name, logits=logits)
+    return wrap_native(native, _booster, "lightgbm", classes=classes, schema=schema, name=name, logits=logits)
 
 
 @dataclass(frozen=True)
@@ -115,56 +113,44 @@ def _booster(native: Any) -> Booster:
     )
 
 
-@dataclass(frozen=True)
-class Inside:
-    """The booster inside an estimator: its margins `(n, k)`, and what builds its trees."""
+def trees_inside(estimator: Any) -> Trees:
+    """The trees of a fitted `LGBMClassifier` up to its best iteration, for `sklearn_trees`.
 
-    estimator: Any
-
-    def margins(self, x: Array) -> Array:
-        """The margins of samples `(n, ...)`, those of two classes as `(0, d)`."""
-        found = _Answer(self.estimator.booster_, margins=True)(np.asarray(x).reshape(len(x), -1))
-        return np.stack([np.zeros(len(x)), found], axis=1) if found.ndim == 1 else found
-
-    def build(self) -> Trees:
-        """Its trees up to the best iteration; raises `ModelError` where they alone do not make the answer."""
-        return _trees(self.estimator.booster_)
-
-
-def trees_inside(estimator: Any) -> Inside:
-    """The booster of a fitted `LGBMClassifier`, for `sklearn_trees`."""
-    return Inside(estimator)
+    Raises `ModelError` where they alone do not make the answer.
+    """
+    return _trees(estimator.booster_)
 
 
 def _trees(native: Any) -> Trees:
     """The trees of a booster up to its best iteration, from its text, which has every number in full."""
-    header, *texts = native.model_to_string().partition("\nend of trees")[0].split("\nTree=")
-    told = dict(line.partition("=")[::2] for line in header.splitlines())
+    told, *texts = _told(native.model_to_string())
     each, k = int(told["num_tree_per_iteration"]), max(2, int(told["num_class"]))
     parts = [_tree(text, 1 if each == 1 else number % each) for number, text in enumerate(texts)]
     return build_trees(parts, k, unit=2.0**-53, floor=1e-12)
 
 
-def _tree(text: str, column: int) -> Tree:
-    told = dict(line.partition("=")[::2] for line in text.splitlines())
+def _told(text: str) -> list[dict[str, str]]:
+    """What a booster's text says of it, and then of each of its trees."""
+    return [dict(_pairs(part)) for part in text.partition("\nend of trees")[0].split("\nTree=")]
+
+
+def _pairs(part: str) -> list[tuple[str, str]]:
+    return [(key, value) for key, _, value in (line.partition("=") for line in part.split("\n") if line)]
+
+
+def _tree(told: Mapping[str, str], column: int) -> Tree:
     if int(told["num_cat"]) or int(told.get("is_linear", "0")):
         raise ModelError("expected splits of numbers and one number a leaf, got others: audited by its scores")
-    leaf = np.array(told["leaf_value"].split(), dtype=np.float64)
-    if int(told["num_leaves"]) == 1:
-        none = np.array([-1])
-        return Tree(none, np.zeros(1), none, none, np.zeros(1, dtype=bool), leaf[:1], column)
-    inner = np.array(told["threshold"].split(), dtype=np.float64)
+    leaf = _numbers(told, "leaf_value")
+    left, right, feature = _links(told)
+    if len(leaf) == 1:
+        return Tree(feature, np.zeros(1), left, right, np.zeros(1, dtype=bool), leaf, column)
+    inner = _numbers(told, "threshold")
     # Samples of that size become 0 before they are compared.
     inner = np.where(np.abs(inner) <= _ZERO, np.where(inner >= 0, _ZERO, np.nextafter(-_ZERO, -np.inf)), inner)
-    kind = np.array(told["decision_type"].split(), dtype=np.int64)
-    ends = np.full(len(leaf), -1)
-    # Children below 0 are leaves, counted from the end: they are put behind the inner nodes.
-    left, right = (
-        np.concatenate([np.where(side < 0, len(inner) - side - 1, side), ends])
-        for side in (np.array(told[key].split(), dtype=np.int64) for key in ("left_child", "right_child"))
-    )
+    kind = _numbers(told, "decision_type").astype(np.int64)
     return Tree(
-        np.concatenate([np.array(told["split_feature"].split(), dtype=np.int64), ends]),
+        feature,
         np.concatenate([inner, np.zeros(len(leaf))]),
         left,
         right,
@@ -172,6 +158,23 @@ def _tree(text: str, column: int) -> Tree:
         np.concatenate([np.zeros(len(inner)), leaf]),
         column,
     )
+
+
+def _links(told: Mapping[str, str]) -> tuple[Array, Array, Array]:
+    """Both children and the feature of every node; leaves, which LightGBM counts from -1 down, are put at the end."""
+    leaves = int(told["num_leaves"])
+    ends = np.full(leaves, -1)
+    if leaves == 1:
+        return ends, ends, ends
+    left, right, feature = (
+        np.array(told[key].split(), dtype=np.int64) for key in ("left_child", "right_child", "split_feature")
+    )
+    left, right = (np.where(side < 0, leaves - 2 - side, side) for side in (left, right))
+    return np.concatenate([left, ends]), np.concatenate([right, ends]), np.concatenate([feature, ends])
+
+
+def _numbers(told: Mapping[str, str], key: str) -> Array:
+    return np.array(told.get(key, "").split(), dtype=np.float64)
 
 
 def _missing_left(threshold: Array, kind: Array) -> Array:
@@ -184,11 +187,49 @@ def _missing_left(threshold: Array, kind: Array) -> Array:
 
 
 def _check_text(text: str) -> None:
-    """LightGBM's reader trusts the counts in its header; hold them against what is there."""
+    """LightGBM's reader trusts the counts and links in its text; hold them against what is there."""
     if not text.startswith("tree\n"):
         raise ValueError("a text that does not begin with tree")
-    header, _, rest = text.partition("\nTree=")
-    sizes = [line for line in header.splitlines() if line.startswith("tree_sizes=")]
-    trees = text.count("\nTree=")
-    if len(sizes) != 1 or len(sizes[0].partition("=")[2].split()) != trees or "\nend of trees" not in rest:
-        raise ValueError(f"{trees} trees, and not all that its header tells of")
+    body, ended, _ = text.partition("\nend of trees")
+    header, *blocks = body.split("\nTree=")
+    told, *trees = _told(text)
+    sizes = [str(len(f"Tree={block}\n".encode())) for block in blocks]
+    if not ended or told.get("tree_sizes", "").split() != sizes:
+        raise ValueError(f"{len(trees)} trees, and not all that its header tells of")
+    if any(len(dict(pairs)) < len(pairs) for pairs in map(_pairs, (header, *blocks))):
+        raise ValueError("a key that is told twice")
+    width, each = int(told["max_feature_idx"]) + 1, int(told["num_tree_per_iteration"])
+    if each < 1 or each != int(told["num_class"]) or len(trees) % each or (each > 1 and not trees):
+        raise ValueError(f"{len(trees)} trees for {told['num_class']} classes")
+    if width < 1 or width != len(told["feature_names"].split()):
+        raise ValueError(f"{len(told['feature_names'].split())} names for {width} features")
+    for tree, block in zip(trees, blocks, strict=True):
+        if not all(_LINE.fullmatch(line) for line in block.split("\n")[1:]):
+            raise ValueError("a tree of other signs than those of numbers")
+        _check_tree(tree, width)
+
+
+def _check_tree(told: Mapping[str, str], width: int) -> None:
+    leaves, leaf = int(told["num_leaves"]), _numbers(told, "leaf_value")
+    threshold, kind = (_numbers(told, key) if leaves > 1 else np.empty(0) for key in ("threshold", "decision_type"))
+    if len(leaf) != leaves or not len(threshold) == len(kind) == leaves - 1:
+        raise ValueError("leaves or thresholds in another number than its tree has")
+    if not np.isfinite(leaf).all() or np.isnan(threshold).any():
+        raise ValueError("leaves or thresholds that are no numbers")
+    check_links(*_links(told), width)
+    _check_sets(told, threshold[kind.astype(np.int64) & 1 > 0])
+    if int(told.get("is_linear", "0")):
+        counts, features = (_numbers(told, key) for key in ("num_features", "leaf_features"))
+        one = len({len(features), len(_numbers(told, "leaf_coeff")), int(counts.sum())}) == 1
+        if not one or len(counts) != leaves or (counts < 0).any() or not np.isin(features, np.arange(width)).all():
+            raise ValueError("a leaf of features that are not there")
+
+
+def _check_sets(told: Mapping[str, str], chosen: Array) -> None:
+    """The sets of categories of a tree, and those that its splits choose, by number."""
+    sets = int(told["num_cat"])
+    edges = _numbers(told, "cat_boundaries") if sets else np.zeros(1)
+    words = len(_numbers(told, "cat_threshold")) if sets else 0
+    whole = len(edges) == sets + 1 and edges[0] == 0 and edges[-1] == words and (np.diff(edges) >= 0).all()
+    if not whole or not np.isin(chosen, np.arange(sets)).all():
+        raise ValueError("a split by categories that are not there")

@@ -22,7 +22,7 @@ from casemate.adapters.onnx_session import Feed, Given, Session, fitted, graph_d
 from casemate.adapters.probing import probes
 from casemate.core.data import texts
 from casemate.core.facets import DataKind
-from casemate.core.model import Model
+from casemate.core.model import Model, best_of
 from casemate.core.rng import stream
 from casemate.core.schema import Schema
 from casemate.errors import DataError, ModelError, Unavailable
@@ -107,7 +107,8 @@ class _Answers:
         if len(x) == 0:
             return np.empty(0, dtype=np.int64)
         if self.label is None:
-            return np.asarray(np.asarray(self.positions, dtype=np.int64)[self.columns(x).argmax(axis=1)])
+            found = best_of(self.columns(x))
+            return np.where(found < 0, found, np.asarray(self.positions, dtype=np.int64)[found])
         (found,) = self.feed(x, [self.label])
         return self._indices(found.reshape(len(x)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,7 @@ __all__ = ["Feed", "Given", "Session", "fitted", "graph_digest", "input_of", "re
 
 Array = NDArray[Any]
 _LARGEST = 2**31 - 1  # bytes of a protobuf message
+_NODES = 100_000  # of a graph without functions; the largest language models have a tenth
 _BATCH = 256
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -51,9 +53,8 @@ def read_graph(path: Path) -> bytes:
         outside = _outside(model)
     except Exception as error:  # bytes from outside: protobuf has errors of its own
         raise _damaged(path, error) from error
-    if outside:
-        files = {_beside(path, tensor) for tensor in outside}
-        _check_size(path.stat().st_size + sum(file.stat().st_size for file in files), limit, path)
+    if outside:  # each has its own part of a file, or all of it
+        _check_size(path.stat().st_size + sum(_size_of(path, tensor) for tensor in outside), limit, path)
     try:
         if outside:
             onnx.load_external_data_for_model(model, str(path.parent))
@@ -61,6 +62,7 @@ def read_graph(path: Path) -> bytes:
             raise ValueError("data in other files was not read")
         checker.check_model(model)
         if model.functions:
+            _check_functions(model)
             model = need("onnx.inliner", f"read {path.name}").inline_local_functions(model)
         return bytes(model.SerializeToString())
     except Exception as error:  # the checker, protobuf and the file system each have their own
@@ -140,6 +142,10 @@ def input_of(session: Session) -> Given:
             "function around it"
         )
     sizes = [size if isinstance(size, int) and size > 0 else None for size in item.shape]
+    if math.prod(size or 1 for size in sizes) * 8 > memory() // 16:  # several copies of several samples are made
+        raise ModelError(
+            f"expected samples that fit into memory, got {item.name} {_told(item.shape)}: export it smaller"
+        )
     return Given(item.name, item.type, sizes[0] or 0, tuple(sizes[1:]))
 
 
@@ -227,28 +233,47 @@ def graph_digest(model: Any) -> str:
     """`sha256:...` over nodes, attributes and weights, whatever tensors are called and whoever wrote the file."""
     state = Hasher("casemate.model.onnx.1")
     state.add(*sorted(f"{item.domain}:{item.version}" for item in model.opset_import))
-    known: dict[str, str] = {}
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    sparse = {tensor.values.name: tensor for tensor in model.graph.sparse_initializer}
-
-    def called(name: str) -> str:
-        if name and name not in known:
-            known[name] = str(len(known))
-            if name in weights:
-                _add_tensor(state, weights[name])
-            elif name in sparse:
-                state.add("sparse", sparse[name].SerializeToString(deterministic=True))
-        return known.get(name, "")
-
+    walk = _Walk(model.graph, state)
     for item in model.graph.input:
-        if item.name not in weights:
-            state.add("input", called(item.name), item.type.SerializeToString(deterministic=True))
+        if item.name not in walk.weights:
+            state.add("input", walk.called(item.name), item.type.SerializeToString(deterministic=True))
     for node in model.graph.node:
-        inputs = [called(name) for name in node.input]
-        state.add("node", node.domain, node.op_type, *inputs, "->", *[called(name) for name in node.output])
+        inputs = [walk.called(name) for name in node.input]
+        walk.captured(node)
+        state.add("node", node.domain, node.op_type, *inputs, "->", *[walk.called(name) for name in node.output])
         for attribute in sorted(node.attribute, key=lambda item: str(item.name)):
             _add_attribute(state, attribute)
-    return state.add("outputs", *[called(item.name) for item in model.graph.output]).digest()
+    return state.add("outputs", *[walk.called(item.name) for item in model.graph.output]).digest()
+
+
+class _Walk:
+    """Tensors by the order in which a graph names them; their values are added where they come up first."""
+
+    def __init__(self, graph: Any, state: Hasher) -> None:
+        self.state = state
+        self.known: dict[str, str] = {}
+        self.weights = {tensor.name: tensor for tensor in graph.initializer}
+        self.sparse = {tensor.values.name: tensor for tensor in graph.sparse_initializer}
+
+    def called(self, name: str) -> str:
+        """The place of a tensor; nothing for an input that is left out."""
+        if name and name not in self.known:
+            self.known[name] = str(len(self.known))
+            if name in self.weights:
+                _add_tensor(self.state, self.weights[name])
+            elif name in self.sparse:
+                self.state.add("sparse", self.sparse[name].SerializeToString(deterministic=True))
+        return self.known.get(name, "")
+
+    def captured(self, node: Any) -> None:
+        """What the graphs inside of a node see of the tensors around it, which they know by name."""
+        for graph in (graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)):
+            asked = [name for inner in graph.node for name in inner.input] + [item.name for item in graph.output]
+            for name in asked:
+                if name in self.known or name in self.weights or name in self.sparse:
+                    self.state.add("captured", name, self.called(name))
+            for inner in graph.node:
+                self.captured(inner)
 
 
 def _add_attribute(state: Hasher, attribute: Any) -> None:
@@ -296,11 +321,42 @@ def _node_tensors(nodes: Iterable[Any]) -> Iterator[Any]:
                 yield from _tensors(inner)
 
 
+def _size_of(path: Path, tensor: Any) -> int:
+    entries = {item.key: item.value for item in tensor.external_data}
+    held = _beside(path, tensor).stat().st_size
+    length = str(entries.get("length", ""))
+    return min(held, int(length) or held) if length.isdecimal() and len(length) < 20 else held
+
+
+def _check_functions(model: Any) -> None:
+    """Functions that call functions twice each are few in a file and beyond number once they are written out."""
+    bodies = {(item.domain, item.name, item.overload): item.node for item in model.functions}
+    known: dict[tuple[str, str, str], int] = {}
+
+    def count(nodes: Iterable[Any]) -> int:
+        return sum(1 + inside(node) for node in nodes)
+
+    def inside(node: Any) -> int:
+        graphs = [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)]
+        key = (node.domain, node.op_type, node.overload)
+        if key in bodies and key not in known:
+            known[key] = count(bodies[key])  # the checker has refused cycles
+        return known.get(key, 0) + sum(count(graph.node) for graph in graphs)
+
+    total = count(model.graph.node)
+    if total > _NODES:
+        raise ValueError(f"functions that make {total:.3g} nodes, more than {_NODES:,}")
+
+
 def _beside(path: Path, tensor: Any) -> Path:
     """The file of a tensor's data, which has to lie in the folder of the model; links out of it count as outside."""
     entries = {item.key: item.value for item in tensor.external_data}
     folder = path.parent.resolve()
-    file = Path(folder, str(entries.get("location", ""))).resolve()
+    try:
+        file = Path(folder, str(entries.get("location", ""))).resolve()
+        file.exists()
+    except (OSError, ValueError) as error:  # no name of a file: too long, or with a NUL inside
+        raise _damaged(path, error) from error
     if not file.is_relative_to(folder) or file == folder:
         raise ModelError(
             f"expected the data of {path.name} in its own folder, got {entries.get('location', '')!r}: refused, it "

@@ -15,7 +15,7 @@ from casemate.core.facets import DataKind
 from casemate.core.schema import FeatureKind, Schema
 from casemate.errors import ModelError
 
-__all__ = ["Rows", "parts_of", "rows_for"]
+__all__ = ["Rows", "parts_of", "places_of", "rows_for"]
 
 Array = NDArray[Any]
 _TextDtype = Literal["category", "str", "object"]
@@ -96,7 +96,7 @@ def rows_for(estimator: Any, schema: Schema | None) -> Rows:
     if not names:
         _check_width(schema.shape[0], wanted)
         return Rows()
-    take = _positions(names, schema)
+    take = places_of(names, schema)
     rows = Rows(names, take, _categories(estimator, names, [schema.features[i] for i in take]))
     return Rows(rows.columns, rows.take, rows.categories, _text_dtype(estimator, rows))
 
@@ -132,12 +132,18 @@ def _check_width(width: int | None, wanted: int | None) -> None:
         )
 
 
-def _positions(names: tuple[str, ...], schema: Schema) -> tuple[int, ...]:
-    place = {name: index for index, name in enumerate(schema.names)}
+def places_of(names: tuple[str, ...], schema: Schema) -> tuple[int, ...]:
+    """Which column of a table each of the names that a model was fitted on is, `(d,)`.
+
+    By name (LightGBM writes a space as _), or by place where no name is the same and there are as many. Raises
+    `ModelError` where only some are there.
+    """
+    place = {name.replace(" ", "_"): index for index, name in enumerate(schema.names)}
+    place |= {name: index for index, name in enumerate(schema.names)}
     missing = [name for name in names if name not in place]
     if not missing:
         return tuple(place[name] for name in names)
-    if len(names) == len(place) and set(missing) == set(names):  # an array without names: by position
+    if len(names) == len(schema.names) and set(missing) == set(names):  # an array without names: by position
         return tuple(range(len(names)))
     raise ModelError(
         f"expected the columns that the estimator was fitted on, got data without {', '.join(missing[:5])}: "

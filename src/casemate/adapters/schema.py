@@ -41,16 +41,24 @@ def infer_table(tables: Sequence[Mapping[str, Column]], overrides: Overrides | N
     return Schema(DataKind.TABLE, (len(names),), features)
 
 
-def infer_image(x: Array, *, bounds: tuple[float, float] | None = None, overrides: Overrides | None = None) -> Schema:
-    """The schema of images `(n, c, h, w)`; `scale` is 1, so that eps is in the units of a pixel.
+def infer_image(
+    x: Array,
+    *,
+    bounds: tuple[float, float] | None = None,
+    overrides: Overrides | None = None,
+    where: str = "the images",
+) -> Schema:
+    """The schema of images `(n, c, h, w)` in `where`; `scale` is 1, so that eps is in the units of a pixel.
 
     Bounds, if not declared, are [0, 1] or [-1, 1] where these hold the data, else its extremes. Raises `DataError` for
-    whole numbers above 1 without declared bounds: the model was most likely trained on a fraction of them.
+    pixels that are not finite, and for whole numbers above 1 without declared bounds: the model was most likely trained
+    on a fraction of them.
     """
     declared = dict((overrides or {}).get(_PIXEL, {}))
     if bounds is not None:
         declared |= {"lo": bounds[0], "hi": bounds[1]}
     low, high = float(x.min(initial=np.inf)), float(x.max(initial=-np.inf))
+    _check_finite(x, low, high, where)
     if "lo" not in declared or "hi" not in declared:
         if high > 1 and bool((x[: min(len(x), 256)] % 1 == 0).all()):
             raise DataError(
@@ -101,13 +109,17 @@ def check_images(x: Array, schema: Schema, where: str) -> None:
         raise DataError(f"expected images of shape {schema.shape} in {where}, got {x.shape[1:]}: reshape them")
     pixel = schema.features[0]
     low, high = float(x.min()), float(x.max())
-    if not np.isfinite([low, high]).all():
-        rows = int((~np.isfinite(x)).reshape(len(x), -1).any(axis=1).sum())
-        raise DataError(f"expected finite pixels in {where}, got {rows} images without: drop or repair them")
+    _check_finite(x, low, high, where)
     slack = _SLACK * max(1.0, abs(low), abs(high))
     if low < pixel.lo - slack or high > pixel.hi + slack:
         mend = "divide by 255 or declare bounds = [0, 255]" if high > 1 and pixel.hi == 1 else "mend the bounds"
         raise DataError(f"expected images in [{pixel.lo:g}, {pixel.hi:g}] in {where}, got [{low:g}, {high:g}]: {mend}")
+
+
+def _check_finite(x: Array, low: float, high: float, where: str) -> None:
+    if not np.isfinite([low, high]).all():
+        rows = int((~np.isfinite(x)).reshape(len(x), -1).any(axis=1).sum())
+        raise DataError(f"expected finite pixels in {where}, got {rows} images without: drop or repair them")
 
 
 def with_blocks(schema: Schema, x: Array) -> Schema:

@@ -1,7 +1,8 @@
 """Requests to an endpoint: paced, repeated where a server asks for it, counted, and bounded in number, size and time.
 
-What a server says is untrusted: answers have a largest size, messages are cut and cleaned before anybody reads them, no
-redirect is followed. Secrets come from the environment alone and are taken out of whatever a server sends back.
+What a server says is untrusted: answers have a largest size, unpacked, and a last moment, messages are cut and cleaned
+before anybody reads them, no redirect is followed. Secrets come from the environment alone and are taken out of
+whatever a server sends back.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import json
 import os
 import random
 import re
+import threading
 import time
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,8 +57,9 @@ class Sender:
     """A client of one endpoint, and the count of what it sent.
 
     `headers` name variables of the environment (see `_secrets`). `queries` are the samples sent, each try counted,
-    `repeated` those of them that were sent before; `reserved` queries are kept from the limit. `away` tells that a copy
-    went to another process, where it counts for itself.
+    `repeated` those of them that were sent before; `reserved` queries are kept from the limit. `before` queries were
+    sent by an earlier process for the same audit, and count against the limit; `keep` is told the sum of both before
+    anything is sent. `away` tells that a copy went to another process, where it counts for itself.
     """
 
     url: str
@@ -66,6 +70,8 @@ class Sender:
     repeated: int = 0
     requests: int = 0
     reserved: int = 0
+    before: int = 0
+    keep: Callable[[int], None] | None = field(default=None, repr=False)
     _secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     _client: Any = field(default=None, repr=False)
     _last: float = field(default=float("-inf"), repr=False)
@@ -123,23 +129,25 @@ class Sender:
             time.sleep(pause)
 
     def _charge(self, samples: int) -> None:
-        limit = self.how.queries
-        if samples and limit is not None and self.queries + samples > limit - self.reserved:
-            left = max(0, limit - self.reserved - self.queries)
+        limit, used = self.how.queries, self.before + self.queries
+        if samples and limit is not None and used + samples > limit - self.reserved:
+            left = max(0, limit - self.reserved - used)
             raise BudgetExhausted(
                 f"expected {samples} more queries to fit the {limit} that the endpoint may be sent, got {left} left: "
                 "raise the budget or ask for less"
             )
         self.queries += samples
+        if samples and self.keep is not None:
+            self.keep(used + samples)
 
     def _tried(self, path: str, content: bytes | None) -> tuple[int, bytes, float | None]:
         """Status (or that there is none), body or complaint, and how long to wait as the server says."""
         httpx = need("httpx", "ask an endpoint")
         self._pace()
         self.requests += 1
+        method = "GET" if content is None else "POST"
         try:
-            method = "GET" if content is None else "POST"
-            with self._opened(httpx).stream(method, self.url + path, content=content) as response:
+            with self._in_time(self._opened(httpx).stream(method, self.url + path, content=content)) as response:
                 return response.status_code, self._body(response), _asked_wait(response.headers.get("retry-after"))
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             if "CERTIFICATE" in str(error).upper():
@@ -151,7 +159,9 @@ class Sender:
         except httpx.InvalidURL:
             raise ConfigError("expected model.url with a host that exists, got another name: mend it") from None
         except httpx.HTTPError as error:  # not chained: it holds the request, and with it the headers
-            return _NO_ANSWER, f"{type(error).__name__} ({self._clean(str(error))})".encode(), None
+            late = self._client is None  # `_in_time` took it
+            said = f"no answer within {self.how.timeout:g} s" if late else f"{type(error).__name__} ({error})"
+            return _NO_ANSWER, self._clean(said).encode(), None
 
     def _pace(self) -> None:
         rate = self.how.requests_per_second
@@ -161,25 +171,57 @@ class Sender:
 
     def _opened(self, httpx: Any) -> Any:
         if self._client is None:
-            sent = {"content-type": "application/json", "accept": "application/json", **self._secrets}
+            sent = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
             self._client = httpx.Client(
-                headers=sent,
+                headers={**sent, **self._secrets},
                 timeout=self.how.timeout,
                 follow_redirects=False,
                 trust_env=urlsplit(self.url).hostname not in _LOOPBACK,  # no proxy stands before this machine itself
             )
         return self._client
 
+    @contextlib.contextmanager
+    def _in_time(self, exchange: Any) -> Iterator[Any]:
+        """The response, its connection broken off after `timeout`: the client's own limit is one for each byte."""
+
+        def end() -> None:
+            client, self._client = self._client, None
+            client.close()
+
+        alarm = threading.Timer(self.how.timeout, end)
+        alarm.daemon = True
+        alarm.start()
+        try:
+            with exchange as response:
+                yield response
+        finally:
+            alarm.cancel()
+            alarm.join()
+
     def _body(self, response: Any) -> bytes:
-        """The body, read until the largest size or the time of one request is reached."""
-        parts, size, end = [], 0, time.monotonic() + self.how.timeout
-        for part in response.iter_bytes():
-            parts.append(part)
-            size += len(part)
-            if size > _LARGEST:
-                raise ModelError(f"expected an answer under {_LARGEST >> 20} MB, got more: make model.batch smaller")
-            if time.monotonic() > end:
-                raise need("httpx", "ask an endpoint").ReadTimeout("the answer took too long")
+        """The body, unpacked no further than to the largest size.
+
+        The client's own unpacking is not used: it has no limit, and an answer may be packed several times over.
+        """
+        packing = response.headers.get("content-encoding", "").strip().lower() or "identity"
+        if packing not in ("gzip", "identity"):
+            raise ModelError(
+                f"expected an answer plain or in gzip, got {self._clean(packing)}: turn the server's compression off"
+            )
+        unpack = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress if packing == "gzip" else None
+        parts, size = [], 0
+        try:
+            for raw in response.iter_raw():
+                parts.append(raw if unpack is None else unpack(raw, _LARGEST + 1 - size))
+                size += len(parts[-1])
+                if size > _LARGEST:
+                    raise ModelError(
+                        f"expected an answer under {_LARGEST >> 20} MB, got more: make model.batch smaller"
+                    )
+        except zlib.error:
+            raise ModelError(
+                "expected an answer in gzip as its header says, got other bytes: mend the server"
+            ) from None
         return _without(b"".join(parts), self._secrets)
 
     def _refusal(self, status: int, found: bytes) -> str:
@@ -199,6 +241,7 @@ class Sender:
         return f"HTTP {status} ({words})" if words else f"HTTP {status}"
 
     def _clean(self, text: str) -> str:
+        text = _without(text.encode(errors="replace"), self._secrets).decode()
         text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return text if len(text) <= _MESSAGE else text[:_MESSAGE] + "..."
 
@@ -252,9 +295,16 @@ def _without(found: bytes, secrets: Mapping[str, str]) -> bytes:
     A secret of two words is a scheme and what counts. Shorter ones than 8 characters stay: a prediction may hold them.
     """
     for value in secrets.values():
-        for piece in {value, value.partition(" ")[2].strip()}:
-            found = found.replace(piece.encode(), b"***") if len(piece) >= 8 else found
+        for piece in (value, value.partition(" ")[2].strip()):
+            if len(piece) >= 8:
+                found = found.replace(piece.encode(), b"***")
+                found = re.sub(_escaped(piece), b"***", found) if b"\\" in found else found
     return found
+
+
+def _escaped(piece: str) -> bytes:
+    """A pattern of an ASCII text, any of its characters escaped as JSON may do it."""
+    return b"".join(rb"(?:\\?%s|\\u00(?i:%02x))" % (re.escape(c.encode()), ord(c)) for c in piece)
 
 
 def _backoff(tries: int) -> float:

@@ -19,8 +19,8 @@ from casemate.adapters.labels import class_name
 from casemate.adapters.loading import Declared
 from casemate.adapters.probing import probes
 from casemate.adapters.rows import Rows, rows_for
-from casemate.adapters.sklearn_trees import offer_trees
-from casemate.adapters.skops import load_estimator, load_skops, parts_inside, save_skops
+from casemate.adapters.sklearn_trees import margins_of, offer_trees
+from casemate.adapters.skops import load_estimator, load_skops, save_skops
 from casemate.core.case import Recipe
 from casemate.core.data import Data
 from casemate.core.model import Affine, Model, Task
@@ -52,9 +52,6 @@ KNOBS: Mapping[str, tuple[Any, ...]] = {
 """What a sweep may try of an estimator's parameters, the weakest regularisation first."""
 
 
-_ADDRESS = "_stop_words_id"
-
-
 def open_estimator(path: Path, declared: Declared) -> Any:
     """The estimator in a skops file or a trusted pickle, for `loading`; as `load_estimator`."""
     return load_estimator(path, trusted=declared.trusted, trust=declared.trust)
@@ -66,9 +63,10 @@ def wrap_estimator(
     """A model around a fitted classifier or regressor; nothing of it is changed.
 
     Labels are indices into `classes` (default: the estimator's own, by name; where the names differ, an estimator that
-    was fitted on `0 ... k - 1` is matched by index). Scores come from `predict_proba`, logits from `decision_function`,
-    where a binary one `d` becomes the columns `(-d / 2, d / 2)`; both are absent where the estimator lacks them. Rows
-    become the data frame that it was fitted on. A linear one offers its closed form once that is checked.
+    was fitted on `0 ... k - 1` is matched by index). Scores come from `predict_proba`, logits from `decision_function`
+    or a booster's margins, where a binary one `d` becomes the columns `(-d / 2, d / 2)`; both are absent where the
+    estimator lacks them. Rows become the data frame that it was fitted on. A linear one offers its closed form once
+    that is checked.
     Raises `ModelError` for one that is not fitted or fits neither the classes nor the schema.
     """
     calls = _calls(estimator, classes, schema)
@@ -78,7 +76,7 @@ def wrap_estimator(
     logits = calls.logits if calls.has_logits() else None
     model = Model(
         name=name or _short_name(estimator),
-        digest=_digest(estimator),
+        digest=fingerprint(estimator),
         labels=calls.labels,
         classes=calls.classes,
         task=Task.REGRESSION if regression else Task.CLASSIFICATION,
@@ -140,14 +138,22 @@ class _Calls:
     def scores(self, x: Array) -> Array:
         if len(x) == 0:
             return np.empty((0, len(self.classes)))
+        found = np.asarray(self.estimator.predict_proba(self.rows(x)))
+        if found.shape != (len(x), len(self.positions)):
+            raise ModelError(
+                f"expected probabilities of shape ({len(x)}, {len(self.positions)}), a column for each of the "
+                f"estimator's classes_, got {found.shape}: fit it on samples of every class, on one target"
+            )
         out = np.zeros((len(x), len(self.classes)))
-        out[:, self.positions] = self.estimator.predict_proba(self.rows(x))
+        out[:, self.positions] = found
         return out
 
     def logits(self, x: Array) -> Array:
         if len(x) == 0:
             return np.empty((0, len(self.classes)))
-        found = np.asarray(self.estimator.decision_function(self.rows(x)), dtype=np.float64)
+        decide = margins_of(self.estimator)
+        assert decide is not None  # see `has_logits`
+        found = np.asarray(decide(self.rows(x)), dtype=np.float64)
         if found.ndim == 1:
             found = np.stack([-found / 2, found / 2], axis=1)
         out = np.empty_like(found)
@@ -159,7 +165,7 @@ class _Calls:
         return (
             len(self.classes) > 1
             and len(self.positions) == len(self.classes)
-            and hasattr(self.estimator, "decision_function")
+            and margins_of(self.estimator) is not None
             and (
                 len(self.classes) == 2 or getattr(_last_step(self.estimator), "decision_function_shape", "ovr") == "ovr"
             )
@@ -256,6 +262,8 @@ def _try_rows(calls: _Calls, schema: Schema | None) -> None:
         return
     try:
         calls.labels(probes(schema, 2))
+        if calls.classes and hasattr(calls.estimator, "predict_proba"):
+            calls.scores(probes(schema, 2))
     except ModelError:
         raise
     except Exception as error:  # an estimator's own code may raise anything
@@ -343,16 +351,6 @@ class _Ordered:
 
     def __call__(self, x: Array) -> Array:
         return self.calls.logits(x)[:, self.calls.positions]
-
-
-def _digest(estimator: Any) -> str:
-    """Its name, without the address in memory that a vectorizer notes of its stop words."""
-    if not any(_ADDRESS in getattr(part, "__dict__", ()) for part, _ in parts_inside(estimator)):
-        return fingerprint(estimator)
-    lasting = copy.deepcopy(estimator)
-    for part, _ in parts_inside(lasting):
-        getattr(part, "__dict__", {}).pop(_ADDRESS, None)
-    return fingerprint(lasting)
 
 
 def _last_step(estimator: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -18,12 +18,15 @@ from casemate.core.schema import Schema
 from casemate.core.trees import Trees, float32_threshold
 from casemate.errors import ModelError
 
-__all__ = ["offer_trees"]
+__all__ = ["margins_of", "offer_trees"]
 
 Array = NDArray[Any]
 _UNIT = 2.0**-53
-_BOOSTERS = {"xgboost": ("xgboost", 2.0**-24), "lightgbm": ("lightgbm", None)}
-"""Whose estimators -> the adapter that knows their trees, and the roundoff of the sum to which a constant is added."""
+_BOOSTERS = {"xgboost": 2.0**-24, "lightgbm": None}
+"""Whose estimators, which its adapter knows -> the roundoff of the sum to which a constant is added."""
+
+_MARGINS = {"xgboost": "output_margin", "lightgbm": "raw_score"}
+"""Whose estimators -> the keyword with which `predict` gives margins."""
 
 
 def offer_trees(
@@ -51,35 +54,39 @@ def offer_trees(
     if not _is_trees(estimator):
         return model
     width = int(estimator.n_features_in_)
-    for framework, (module, unit) in _BOOSTERS.items():
-        if from_framework(estimator, framework):
-            found = import_module(f"casemate.adapters.{module}").trees_inside(estimator)
-            margins = _Arranged(found.margins, places)
-            return with_trees(model, found.build, margins, width=width, places=places, schema=schema, base_unit=unit)
-    added = hasattr(estimator, "_predictors") or np.ndim(getattr(estimator, "estimators_", ())) == 2
     build = partial(_trees_of, estimator, positions, k)
-    unit = _UNIT if added else None
-    return with_trees(model, build, raw, width=width, places=places, schema=schema, base_unit=unit)
+    return with_trees(model, build, raw, width=width, places=places, schema=schema, base_unit=_base_unit(estimator))
 
 
-@dataclass(frozen=True)
-class _Arranged:
-    """Margins of samples whose features stand in other columns."""
+def margins_of(estimator: Any) -> Callable[[Any], Array] | None:
+    """`decision_function` of an estimator or pipeline, or the margins of a booster's classifier, which may have none.
 
-    margins: Callable[[Array], Array]
-    places: Sequence[int]
-
-    def __call__(self, x: Array) -> Array:
-        return self.margins(x[:, list(self.places)] if len(self.places) else x)
+    Of rows as the estimator wants them, `(n,)` for two classes, else `(n, k)`; None where it has neither.
+    """
+    last = estimator.steps[-1][1] if getattr(estimator, "steps", None) else estimator
+    for framework, keyword in _MARGINS.items():
+        if from_framework(last, framework) and hasattr(last, "predict_proba"):
+            return partial(estimator.predict, **{keyword: True})
+    return getattr(estimator, "decision_function", None)
 
 
 def _is_trees(estimator: Any) -> bool:
-    if hasattr(estimator, "tree_") or hasattr(estimator, "_predictors"):
-        return True
-    if any(from_framework(estimator, framework) for framework in _BOOSTERS):
+    if hasattr(estimator, "tree_") or hasattr(estimator, "_predictors") or _framework(estimator):
         return True
     inner = np.asarray(getattr(estimator, "estimators_", ()), dtype=object).reshape(-1)
     return len(inner) > 0 and all(hasattr(part, "tree_") for part in inner)
+
+
+def _framework(estimator: Any) -> str | None:
+    return next((framework for framework in _BOOSTERS if from_framework(estimator, framework)), None)
+
+
+def _base_unit(estimator: Any) -> float | None:
+    """The roundoff of the sum to which a constant is added; None where there is none."""
+    if (framework := _framework(estimator)) is not None:
+        return _BOOSTERS[framework]
+    added = hasattr(estimator, "_predictors") or np.ndim(getattr(estimator, "estimators_", ())) == 2
+    return _UNIT if added else None
 
 
 def _trees_of(estimator: Any, positions: Sequence[int], k: int) -> Trees:
@@ -87,6 +94,9 @@ def _trees_of(estimator: Any, positions: Sequence[int], k: int) -> Trees:
     if len(positions) != k:
         raise ModelError("expected trees fitted on every class, got some without: fit it on all of them")
     order = np.asarray(positions)
+    if (framework := _framework(estimator)) is not None:
+        inside: Trees = import_module(f"casemate.adapters.{framework}").trees_inside(estimator)
+        return replace(inside, column=order[inside.column])
     if hasattr(estimator, "_predictors"):
         return _histograms(estimator, order, k)
     if hasattr(estimator, "tree_"):

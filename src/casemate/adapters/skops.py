@@ -124,10 +124,12 @@ def save_skops(path: str | Path, estimator: Any) -> None:
     atomic.write(Path(path), data)
 
 
-def parts_inside(part: Any, seen: set[int] | None = None, width: int = 0) -> Iterator[tuple[Any, int]]:
+def parts_inside(
+    part: Any, seen: set[int] | None = None, width: int = 0, *, staged: bool = False
+) -> Iterator[tuple[Any, int]]:
     """The estimator and every part of it that is one or a compiled tree, wherever it is kept.
 
-    Beside each is the number of features that the ensemble around it was given, 0 where it does not say.
+    Beside each is the number of features to which the estimator around it holds its samples, 0 where it does not say.
     """
     seen = set() if seen is None else seen
     if id(part) in seen:
@@ -141,12 +143,15 @@ def parts_inside(part: Any, seen: set[int] | None = None, width: int = 0) -> Ite
     elif isinstance(part, np.ndarray):
         inside = list(part.reshape(-1)) if part.dtype == object else []
     elif type(part).__module__.partition(".")[0] == "sklearn" or hasattr(type(part), "get_params"):
-        width = getattr(part, "_n_features", width)
+        own = getattr(part, "__dict__", {}).get("n_features_in_", width)
+        own = int(own) if isinstance(own, int | np.integer) else 0
+        # Gradient boosting asks the trees of its stages without their estimators.
+        width, staged = min(own, width) if staged else own, staged or hasattr(part, "init_")
         yield part, width
         if hasattr(part, "__dict__") and _name_of(type(part)) not in _TREES:
             inside = list(vars(part).values())
     for item in inside:
-        yield from parts_inside(item, seen, width)
+        yield from parts_inside(item, seen, width, staged=staged)
 
 
 def _skops_io() -> Any:
@@ -179,7 +184,7 @@ def _check_trees(loaded: Any, file: Path) -> None:
     for tree, width in parts_inside(loaded):
         if _name_of(type(tree)) not in _TREES:
             continue
-        if not (_sound(tree) if hasattr(tree, "node_count") else _sound_histogram(tree, width)):
+        if not (_sound if hasattr(tree, "node_count") else _sound_histogram)(tree, width):
             raise ModelError(f"expected sound trees in {file.name}, got a link or a feature outside them: damaged file")
 
 
@@ -195,9 +200,9 @@ def _check_vocabularies(loaded: Any, file: Path) -> None:
             raise ModelError(f"expected a column for each word in {file.name}, got others: damaged file")
 
 
-def _sound(tree: Any) -> bool:
+def _sound(tree: Any, width: int) -> bool:
     n, left, right, feature = tree.node_count, tree.children_left, tree.children_right, tree.feature
-    inner = _forward(left, right, n) & (feature >= 0) & (feature < tree.n_features)
+    inner = _forward(left, right, n) & (feature >= 0) & (feature < min(tree.n_features, width))
     return bool(((left == -1) | inner).all()) and len(tree.value) == n > 0
 
 

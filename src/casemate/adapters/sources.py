@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from casemate.adapters.archives import check_archive
+from casemate.adapters.archives import check_archive, memory
 from casemate.adapters.image_folder import read_image_folder
 from casemate.adapters.tables import (
     TABLES,
@@ -157,7 +157,8 @@ def _read_table(path: Path, reading: Reading) -> Raw:
         table = table.select(list(dict.fromkeys(name for name in special[1:] if name not in (None, reading.text))))
     elif reading.kind is DataKind.TEXT:
         raise DataError(f"expected [data] text beside kind = 'text', got none: name the column of {path.name} to read")
-    columns = columns_of_arrow(table, path.name)
+    kept = {reading.target, reading.source, *reading.sensitive}
+    columns = columns_of_arrow(table.drop_columns(sorted({*reading.exclude} - kept)), path.name)
     del table
     give_back()
     return Raw(
@@ -204,22 +205,47 @@ def _read_npz(path: Path, reading: Reading) -> Raw:
         # numpy leaves a file open that it was asked to open and cannot read
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: found for name in archive.files if isinstance(found := archive[name], np.ndarray)}
+        for array in arrays.values():
+            _check_size(array)
     except Exception as error:  # bytes from outside: zip and numpy each have their own errors
         raise _unreadable(path, error, "np.savez") from error
     x = _pick(arrays, _X, path.name)
-    named = [reading.target] if reading.target in arrays else [name for name in _Y if name in arrays]
-    for name in (*reading.sensitive, *([] if reading.source is None else [reading.source])):
-        if name not in arrays:
+    target = reading.target or next((name for name in _Y if name in arrays), None)
+    for name in (*reading.sensitive, reading.source, target):
+        if name is not None and name not in arrays:
             raise DataError(f"expected an array {name!r} in {path.name}, got none: {nearest(name, list(arrays))}")
-    names = arrays.get("feature_names")
+    names = _line(arrays, "feature_names", path.name)
     raw = _of_array(x, path.name, reading, None if names is None else [str(name) for name in names])
     return replace(
         raw,
-        y=arrays[named[0]].reshape(-1) if named and named[0] is not None else None,
-        groups={name: arrays[name] for name in reading.sensitive},
-        source=None if reading.source is None else arrays[reading.source],
-        sample_id=arrays.get("sample_id"),
+        y=None if target is None else arrays[target].reshape(-1),
+        groups={name: _named(arrays, name, path.name) for name in reading.sensitive},
+        source=None if reading.source is None else _named(arrays, reading.source, path.name),
+        sample_id=_line(arrays, "sample_id", path.name, kinds="iu"),
     )
+
+
+def _line(arrays: Mapping[str, Array], name: str, where: str, *, kinds: str = "biufU") -> Array | None:
+    """An array that stands beside the samples, one value for each; None where there is none."""
+    if name not in arrays:
+        return None
+    found = arrays[name]
+    if found.ndim != 1 or found.dtype.kind not in kinds:
+        told = "whole numbers" if kinds == "iu" else "numbers or text"
+        raise DataError(f"expected {name} (n,) as {told} in {where}, got {found.dtype} {found.shape}: save it so")
+    return found
+
+
+def _named(arrays: Mapping[str, Array], name: str, where: str) -> Array:
+    found = _line(arrays, name, where)
+    assert found is not None
+    return found
+
+
+def _check_size(array: Array) -> None:
+    """A header may claim any number of samples that take no bytes; what is made of them does."""
+    if 8 * max(array.size, *array.shape[:1], 1) > memory():
+        raise ValueError(f"shape {array.shape}, which does not fit into memory")
 
 
 def _read_npy(path: Path) -> Array:
@@ -230,6 +256,7 @@ def _read_npy(path: Path) -> Array:
         if not isinstance(found, np.ndarray):
             found.close()
             raise ValueError("an archive of several arrays, which is called .npz")
+        _check_size(found)
         return np.array(found)
     except Exception as error:  # bytes from outside
         raise _unreadable(path, error, "np.save") from error
@@ -241,7 +268,7 @@ def _existing(path: Path) -> None:
 
 
 def _unreadable(path: Path, error: Exception, saver: str) -> DataError:
-    pickled = any(word in str(error) for word in ("allow_pickle", "pickled", "object"))
+    pickled = any(word in str(error) for word in ("allow_pickle", "pickled", "Python objects"))
     text = "an array of objects, which only a pickle holds" if pickled else str(error)
     return DataError(f"expected arrays in {path.name}, got {text}: save numbers or text with {saver}")
 
@@ -286,6 +313,8 @@ def _texts_in(x: Any, where: str) -> Array | None:
 def _of_array(x: Array, where: str, reading: Reading, names: Sequence[str] | None) -> Raw:
     if x.ndim > 0 and len(x) == 0:
         raise DataError(f"expected at least one sample in {where}, got none: the data set is empty")
+    if x.size == 0:
+        raise DataError(f"expected features in {where}, got samples of shape {x.shape[1:]}: save what they hold")
     guess = {1: DataKind.TEXT, 2: DataKind.TABLE}.get(x.ndim, DataKind.IMAGE)
     kind = reading.kind or guess
     if kind is DataKind.TABLE and x.ndim == 2:
@@ -296,7 +325,8 @@ def _of_array(x: Array, where: str, reading: Reading, names: Sequence[str] | Non
         return Raw(where, table={name: column for name, column in table.items() if name not in reading.exclude})
     if kind is DataKind.IMAGE and x.ndim in (3, 4) and x.dtype.kind in "biuf":
         images = x[:, None] if x.ndim == 3 else x
-        return Raw(where, images=np.ascontiguousarray(images, dtype=np.float32))
+        with np.errstate(over="ignore"):  # an infinite pixel is refused with its row
+            return Raw(where, images=np.ascontiguousarray(images, dtype=np.float32))
     if kind is DataKind.TEXT and x.ndim == 1 and x.dtype.kind in "UT":
         return Raw(where, texts=texts(x))
     told = f"{kind} of {x.dtype}" if reading.kind else str(x.dtype)

@@ -37,6 +37,8 @@ __all__ = [
 Array = NDArray[Any]
 _MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "#N/A"]
 _ENCODING = "save the file as UTF-8"
+_EXACT = 2.0**53  # whole numbers below are float64s of their own
+_CELL = 24  # bytes of a value that is there as it was read, as a column and in the matrix
 _LONG_LINE = 1 << 24  # bytes that pyarrow takes at a time where a cell may hold a whole text
 TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 """Suffixes of files that hold a table."""
@@ -59,6 +61,9 @@ class Column:
         """The values as their owner knows them: text, whole numbers or floats; `""` or NaN where there is none."""
         if self.kind is FeatureKind.CATEGORY:
             known = np.array([*self.categories, ""])
+            if known.itemsize * len(self.values) > memory():
+                told = f"one of {max(map(len, self.categories)):,} characters"
+                raise DataError(f"expected names as labels and groups, got {told}: name another column")
             return known[np.where(np.isnan(self.values), len(self.categories), self.values).astype(np.intp)]
         if self.kind is FeatureKind.INTEGER and not self.missing:
             return self.values.astype(np.int64)
@@ -104,7 +109,7 @@ def texts_of_arrow(table: Any, name: str, where: str) -> Array:
         raise DataError(f"expected a column {name!r} in {where}, got none: {nearest(name, table.column_names)}")
     chunks = table.column(name)
     kind = chunks.type.value_type if types.is_dictionary(chunks.type) else chunks.type
-    if not (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)):
+    if not _is_text(kind):
         raise DataError(
             f"expected text in column {name!r} of {where}, got {kind}: name the column of texts under [data] text"
         )
@@ -118,6 +123,10 @@ def texts_of_arrow(table: Any, name: str, where: str) -> Array:
     if size > memory():
         raise DataError(f"expected texts that fit into memory in {where}, got {size:,} bytes: give fewer rows")
     return texts(chunks.to_pylist())
+
+
+def _is_text(kind: Any) -> bool:
+    return str(kind) in ("string", "large_string", "string_view")
 
 
 def _text_bytes(chunk: Any) -> int:
@@ -167,7 +176,11 @@ def columns_of_matrix(x: Array, names: Sequence[str] | None = None) -> dict[str,
         raise DataError(f"expected {x.shape[1]} names, one for each column, got {len(chosen)}: mend the names")
     _refuse_duplicates(chosen, "the names")
     kind = FeatureKind.NUMERIC if x.dtype.kind == "f" else FeatureKind.INTEGER
-    return {name: Column(x[:, index].astype(np.float64), kind) for index, name in enumerate(chosen)}
+    found = {name: Column(x[:, index].astype(np.float64), kind) for index, name in enumerate(chosen)}
+    if x.dtype.itemsize == 8 and x.dtype.kind in "iu":
+        for name, column in found.items():
+            _refuse_longer(column.values, name, "the matrix")
+    return found
 
 
 def recoded(column: Column, categories: Sequence[str]) -> tuple[NDArray[np.float64], list[str]]:
@@ -216,13 +229,14 @@ def _read_csv(path: Path, text: str | None) -> Any:
     return table.set_column(table.column_names.index(text), text, whole.column(0))
 
 
-def _read_parquet(path: Path, text: str | None) -> Any:
-    from pyarrow import parquet
+def _read_parquet(path: Path, _: str | None) -> Any:
+    from pyarrow import parquet, types
 
-    with parquet.ParquetFile(path, read_dictionary=[text] if text else None) as file:  # never the folder beside it
-        # One value repeated a billion times takes a few bytes in the file.
+    # One value repeated a billion times takes a few bytes in the file, and as a dictionary in memory too.
+    kept = [item.name for item in parquet.read_schema(path) if _is_text(item.type) or types.is_binary(item.type)]
+    with parquet.ParquetFile(path, read_dictionary=kept) as file:  # never the folder beside it
         rows, columns = file.metadata.num_rows, file.metadata.num_columns
-        if rows * columns * 8 > memory():
+        if rows * columns * _CELL > memory():
             raise DataError(
                 f"expected {path.name} to fit into memory, got {rows:,} rows of {columns} columns: give fewer rows"
             )
@@ -245,7 +259,7 @@ def _read_json_lines(path: Path, text: str | None) -> Any:
                 if name not in columns:
                     columns[name] = [None] * len(lines)
             lines.append(number)
-            if len(lines) * len(columns) * 8 > memory():
+            if len(lines) * len(columns) * _CELL > memory():
                 raise DataError(
                     f"expected {path.name} to fit into memory, got {len(columns)} keys by line {number}: give fewer"
                 )
@@ -335,12 +349,13 @@ def _column(chunks: Any, name: str, where: str) -> Column:
     from pyarrow import types
 
     kind = chunks.type
-    if types.is_dictionary(kind) or types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+    named = kind.value_type if types.is_dictionary(kind) else None
+    if _is_text(named or kind) or (named is not None and types.is_primitive(named)):
         return _category(chunks)
     if types.is_boolean(kind) or types.is_integer(kind):
-        if types.is_boolean(kind):
-            chunks = chunks.cast(pa.int8())
-        return Column(_floats(chunks), FeatureKind.INTEGER)
+        values = _floats(chunks.cast(pa.int8()) if types.is_boolean(kind) else chunks)
+        _refuse_longer(values, name, where)
+        return Column(values, FeatureKind.INTEGER)
     if types.is_floating(kind) or types.is_decimal(kind) or types.is_null(kind):
         values = _floats(chunks)
         known = values[~np.isnan(values)]
@@ -349,6 +364,15 @@ def _column(chunks: Any, name: str, where: str) -> Column:
         return Column(values, FeatureKind.INTEGER if whole else FeatureKind.NUMERIC)
     mend = _ENCODING if types.is_binary(kind) and where.endswith("sv") else "convert or exclude it"
     raise DataError(f"expected numbers, text or truth values in column {name!r} of {where}, got {kind}: {mend}")
+
+
+def _refuse_longer(values: NDArray[np.float64], name: str, where: str) -> None:
+    """Above 2^53 whole numbers that differ become one float64: two classes or groups would become one."""
+    if np.fmax.reduce(np.abs(values), initial=0) >= _EXACT:
+        raise DataError(
+            f"expected whole numbers below 2^53 in column {name!r} of {where}, got longer ones, which floats mix up: "
+            "write them as text, or exclude the column"
+        )
 
 
 def _floats(chunks: Any) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ from casemate.adapters.function import softmax
 from casemate.adapters.imports import import_object
 from casemate.adapters.loading import Declared
 from casemate.adapters.probing import probes
-from casemate.core.model import Affine, Model
+from casemate.core.model import Affine, Model, best_of
 from casemate.core.schema import Schema
 from casemate.errors import ConfigError, ModelError
 
@@ -163,7 +163,7 @@ class _Calls:
     last: Any = field(default=None, repr=False)
 
     def labels(self, x: Array) -> Array:
-        return np.asarray(self.logits(x).argmax(axis=1), dtype=np.int64)
+        return best_of(self.logits(x))
 
     def scores(self, x: Array) -> Array:
         return softmax(self.logits(x))
@@ -308,13 +308,28 @@ def _filled(module: nn.Module, file: Path) -> tuple[list[str], list[str]]:
             f"expected {name} of shape {tuple(kept[name].shape)}, as the factory builds it, got "
             f"{tuple(state[name].shape)} in {file.name} ({len(wrong)} such): name the factory of these weights"
         )
+    other = next((name for name in state if name in kept and _sort(state[name]) != _sort(kept[name])), None)
+    if other is not None:  # torch would cast them: whole numbers without their scale, complex ones without a half
+        raise ModelError(
+            f"expected {other} as {kept[other].dtype}, as the factory builds it, got {state[other].dtype} "
+            f"({_layout(state[other])}) in {file.name}: save the state_dict as it was trained"
+        )
     try:
         result = module.load_state_dict(dict(state), strict=False)
     except RuntimeError as error:
         raise ModelError(
-            f"expected weights for the module in {file.name}, got others ({error}): save the state_dict again"
+            f"expected weights for the module in {file.name}, got others ({str(error).splitlines()[0]}): save the "
+            "state_dict again"
         ) from error
     return sorted(result.missing_keys), sorted(result.unexpected_keys)
+
+
+def _sort(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return tensor.is_floating_point(), tensor.is_complex(), tensor.is_quantized, _layout(tensor)
+
+
+def _layout(tensor: torch.Tensor) -> str:
+    return f"{tensor.layout} on meta".removeprefix("torch.") if tensor.is_meta else str(tensor.layout)
 
 
 def _state_of(file: Path) -> Mapping[str, Any]:
@@ -334,7 +349,9 @@ def _state_of(file: Path) -> Mapping[str, Any]:
         ) from error
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
         found = found["state_dict"]
-    if not isinstance(found, Mapping) or not all(isinstance(tensor, torch.Tensor) for tensor in found.values()):
+    if not isinstance(found, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in found.items()
+    ):
         raise ModelError(f"expected a state_dict in {file.name}, got {type(found).__name__}: save module.state_dict()")
     return found
 

@@ -15,7 +15,7 @@ from casemate.adapters.extras import need
 from casemate.adapters.function import softmax
 from casemate.core.data import texts
 from casemate.core.facets import DataKind
-from casemate.core.model import Model
+from casemate.core.model import Model, best_of
 from casemate.core.schema import Schema
 from casemate.core.spelling import word_spans
 from casemate.errors import ModelError
@@ -60,7 +60,7 @@ class TextCalls:
 
     def labels(self, x: Array) -> Array:
         """Class indices `(n,)`."""
-        return np.asarray(self.logits(x).argmax(axis=1), dtype=np.int64)
+        return best_of(self.logits(x))
 
     def scores(self, x: Array) -> Array:
         """Probabilities `(n, k)` in float64."""

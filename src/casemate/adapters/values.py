@@ -90,7 +90,9 @@ def as_labels(raw: Array, classes: Sequence[str]) -> NDArray[np.int64]:
     place = {name: index for index, name in enumerate(classes)}
     indices = not classes or not any(_whole(name) for name in classes)
     if unique.dtype.kind in "iuf" and indices:
-        place = {str(index): index for index in range(len(classes) or _most(names) + 1)}
+        place = {str(index): index for index in range(len(classes))} or {
+            name: int(name) for name in names if _index(name)
+        }
     unknown = [name for name in names if name not in place]
     if unknown:
         known = ", ".join(list(place)[:6]) or "whole numbers"
@@ -168,8 +170,8 @@ def _whole(name: str) -> bool:
     return name.removeprefix("-").isdecimal()
 
 
-def _most(names: Sequence[str]) -> int:
-    return max((int(name) for name in names if name.isdecimal()), default=-1)
+def _index(name: str) -> bool:
+    return name.isdecimal() and len(name) < 10
 
 
 def _brief(value: Any) -> str:

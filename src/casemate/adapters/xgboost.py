@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from casemate.adapters.boosting import Booster, read_apart
+from casemate.adapters.boosting import Booster, check_links, read_apart, wrap_native
 from casemate.adapters.extras import need
 from casemate.adapters.loading import Declared
 from casemate.adapters.tree_models import Tree, build_trees
@@ -22,14 +22,17 @@ from casemate.core.trees import Trees, float32_threshold
 from casemate.errors import ModelError
 from casemate.formats.digests import Hasher
 
-__all__ = ["Inside", "open_booster", "trees_inside", "wrap_booster"]
+__all__ = ["open_booster", "trees_inside", "wrap_booster"]
 
 Array = NDArray[Any]
 _READER = """
-import sys, numpy, xgboost
+import json, sys, numpy, xgboost
 booster = xgboost.Booster()
 booster.load_model(bytearray(sys.stdin.buffer.read()))
-booster.save_config(), booster.save_raw()
+booster.save_raw()
+told = json.loads(booster.save_config())["learner"]["learner_model_param"]
+if max(int(told[key]) for key in ("num_class", "num_target", "num_feature")) > 100_000:
+    raise ValueError("more than 100,000 classes or features")
 rows = numpy.random.default_rng(0).normal(size=(64, booster.num_features()))
 booster.predict(xgboost.DMatrix(rows, nthread=1), validate_features=False)
 """
@@ -52,7 +55,8 @@ def open_booster(path: Path, declared: Declared) -> Any:
         read_apart(_READER, data)
         booster = xgboost.Booster()
         booster.load_model(bytearray(data))
-    except (OSError, ValueError, RecursionError, xgboost.core.XGBoostError) as error:
+        _check_trees(booster)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, xgboost.core.XGBoostError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise ModelError(
             f"expected a booster of XGBoost in {path.name}, got {(lines or ['no message'])[0][:200]}: save it with "
@@ -74,11 +78,12 @@ def wrap_booster(
     A booster that XGBoost's own estimator saved after early stopping answers with its best iteration, as there. Raises
     `ModelError` for another objective than classification, and for features that are categories in a bare booster.
     """
-    if hasattr(native, "predict") and hasattr(native, "get_booster"):
-        from casemate.adapters.sklearn import wrap_estimator
-
-        return replace(wrap_estimator(native, classes=classes, schema=schema, name=name), framework="xgboost")
-    return _booster(native).as_model(classes=classes, schema=schema, name=name, logits=logits)
+    if hasattr(native, "get_booster") and native.objective == "binary:logitraw":
+        raise ModelError(
+            "expected an XGBClassifier that answers with probabilities, got binary:logitraw: fit it with "
+            "binary:logistic, or audit its booster"
+        )
+    return wrap_native(native, _booster, "xgboost", classes=classes, schema=schema, name=name, logits=logits)
 
 
 @dataclass(frozen=True)
@@ -116,11 +121,9 @@ def _booster(native: Any) -> Booster:
         raise ModelError("expected a booster of numbers, got one with categories: audit the XGBClassifier around it")
     k = 2 if objective in _TWO else int(learner["learner_model_param"]["num_class"])
     notes = {"objective": objective, "rounds": f"{native.num_boosted_rounds():,}"}
-    rounds = (0, 0)
-    best = native.attr("best_iteration")
-    if best is not None and native.attr("scikit_learn") is not None:
-        rounds = (0, int(best) + 1)
-        notes["rounds"] = f"{int(best) + 1:,} of {notes['rounds']}, the best"
+    rounds = _rounds(native)
+    if rounds[1]:
+        notes["rounds"] = f"{rounds[1]:,} of {notes['rounds']}, the best"
     native = native.copy()  # the user's own keeps its threads
     native.set_param({"nthread": 1})
     # Of logitraw and softmax, `predict` gives no probabilities.
@@ -145,38 +148,60 @@ def _booster(native: Any) -> Booster:
     )
 
 
-@dataclass(frozen=True)
-class Inside:
-    """The booster inside an estimator: its margins `(n, k)`, and what builds its trees."""
+def trees_inside(estimator: Any) -> Trees:
+    """The trees of a fitted `XGBClassifier` up to its best iteration, for `sklearn_trees`.
 
-    estimator: Any
-
-    def margins(self, x: Array) -> Array:
-        """The margins of samples `(n, ...)`, those of two classes as `(0, d)`."""
-        found = np.asarray(self.estimator.predict(np.asarray(x).reshape(len(x), -1), output_margin=True), np.float64)
-        return np.stack([np.zeros(len(x)), found], axis=1) if found.ndim == 1 else found
-
-    def build(self) -> Trees:
-        """Its trees up to the best iteration; raises `ModelError` where they alone do not make the answer."""
-        best = getattr(self.estimator, "best_iteration", None) if self.estimator.early_stopping_rounds else None
-        return _trees(self.estimator.get_booster(), 0 if best is None else int(best) + 1)
+    Raises `ModelError` where they alone do not make the answer.
+    """
+    if estimator.missing is not None and not np.isnan(estimator.missing):
+        raise ModelError(f"expected NaN for what is missing, got missing={estimator.missing}: audited by its scores")
+    best = getattr(estimator, "best_iteration", None)
+    return _trees(estimator.get_booster(), 0 if best is None else int(best) + 1)
 
 
-def trees_inside(estimator: Any) -> Inside:
-    """The booster of a fitted `XGBClassifier`, for `sklearn_trees`."""
-    return Inside(estimator)
+def _told(native: Any) -> tuple[Any, Any]:
+    """What a booster's JSON says of it, and of the trees in it."""
+    learner = json.loads(bytes(native.save_raw("json")))["learner"]
+    booster = learner["gradient_booster"]
+    return learner, booster.get("gbtree", booster).get("model")
+
+
+def _check_trees(native: Any) -> None:
+    learner, inside = _told(native)
+    if learner["gradient_booster"]["name"] == "gblinear":
+        return
+    k = max(1, int(learner["learner_model_param"]["num_class"]))
+    for tree, column in zip(inside["trees"], inside["tree_info"], strict=True):
+        left, right, feature = (np.array(tree[key]) for key in ("left_children", "right_children", "split_indices"))
+        check_links(left, right, feature, native.num_features())
+        if not 0 <= column < k:
+            raise ValueError(f"a tree for a class that is none of {k}")
+        if any(tree["split_type"]) and "c" not in (native.feature_types or ()):
+            raise ValueError("splits by categories that it does not name")
+        if not np.isfinite(np.array(tree["split_conditions"], dtype=np.float64)).all():
+            raise ValueError("leaves or thresholds that are no numbers")
+
+
+def _rounds(native: Any) -> tuple[int, int]:
+    """Which rounds answer: those up to the best where XGBoost's own estimator noted it, else all."""
+    best = native.attr("best_iteration")
+    if best is None or native.attr("scikit_learn") is None:
+        return 0, 0
+    if not best.isdecimal() or int(best) >= native.num_boosted_rounds():
+        raise ModelError(
+            f"expected best_iteration among {native.num_boosted_rounds():,} rounds, got {best[:20]}: save it again"
+        )
+    return 0, int(best) + 1
 
 
 def _trees(native: Any, rounds: int) -> Trees:
     """The trees of a booster's first rounds (0: all of them); its base score is found from its answers."""
-    part = native[:rounds] if rounds else native
-    learner = json.loads(bytes(part.save_raw("json")))["learner"]
+    learner, inside = _told(native[:rounds] if rounds else native)
     booster = learner["gradient_booster"]
     weights = booster.get("weight_drop")
-    inside = booster.get("gbtree", booster)
     if booster["name"] not in ("gbtree", "dart"):
         raise ModelError(f"expected trees, got a booster {booster['name']}: audited by its scores")
-    trees, classes = inside["model"]["trees"], inside["model"]["tree_info"]
+    trees, classes = inside["trees"], inside["tree_info"]
     k = max(2, int(learner["learner_model_param"]["num_class"]))
     two = int(learner["learner_model_param"]["num_class"]) < 2
     parts = [

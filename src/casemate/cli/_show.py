@@ -21,14 +21,18 @@ _WIDTH = 160  # where there is no terminal to ask
 
 
 def show(*renderables: RenderableType) -> None:
-    """Print; a closed pipe never changes the exit code."""
+    """Print; nothing that a name holds moves the cursor, and a closed pipe never changes the exit code."""
     from rich.console import Console
+
+    from casemate.report.terminal import Visible
 
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH
     console = Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
     with console.capture() as captured:
         for renderable in renderables:
-            console.print(renderable, soft_wrap=isinstance(renderable, str))  # text is to be copied: never broken
+            console.print(
+                Visible(renderable), soft_wrap=isinstance(renderable, str)
+            )  # text is to be copied: never broken
     try:
         sys.stdout.write(_BLANKS.sub("", captured.get()))
         sys.stdout.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,7 +71,8 @@ def _run(settings: Settings, order: Order, place: Place) -> Report:
 
     begun = False
     try:
-        case = config.case_of(settings, queries=order.budget.propagations)
+        sent = _sent(place) if settings.model.url is not None else 0
+        case = config.case_of(settings, queries=order.budget.propagations, sent_before=sent)
         with progress() as show_progress:
 
             def on_progress(name: str, done: int, total: int) -> None:
@@ -86,6 +88,12 @@ def _run(settings: Settings, order: Order, place: Place) -> Report:
         raise SystemExit(130) from interruption
 
 
+def _sent(place: Place) -> int:
+    from casemate.store.queries import sent_before
+
+    return 0 if place.resume is None or place.store is None else sent_before(place.store, place.resume, place.output)
+
+
 def _order(
     settings: Settings,
     *,
@@ -98,20 +106,18 @@ def _order(
 ) -> Order:
     """What is asked of the audit: the configuration, with what was given on the command line on top."""
     from casemate import config
-    from casemate._audit import Order
     from casemate.cli._settings import given_options
-    from casemate.core.budget import parse_budget
 
-    options = {plugin: dict(values) for plugin, values in settings.probe.items()}
+    order = config.order_of(settings)
+    options = {plugin: dict(values) for plugin, values in order.options.items()}
     for plugin, values in given_options(setting or ()).items():
         options.setdefault(plugin, {}).update(values)
-    asked: str | int | None = int(budget.replace("_", "")) if budget and budget.replace("_", "").isdecimal() else budget
-    return Order(
-        policy=config.policy_of(settings),
-        seed=settings.audit.seed if seed is None else seed,
-        profile=profile or settings.audit.profile,
-        budget=parse_budget(settings.audit.budget if asked is None else asked),
+    return replace(
+        order,
+        profile=profile or order.profile,
+        seed=order.seed if seed is None else seed,
+        budget=order.budget if budget is None else config.budget_of(settings, budget),
         options=options,
         only=tuple(only or ()),
-        threads=threads or settings.audit.threads,
+        threads=threads or order.threads,
     )

@@ -48,9 +48,9 @@ def compare(
 
 
 def _cells(row: Difference) -> tuple[str, str, str, str, str]:
-    from casemate.report.words import number
+    from casemate.report.words import number, subject
 
-    where = ", ".join(part for part in (row.about, row.at) if part)
+    where = ", ".join(part for part in (subject(row.about, row.metric), row.at) if part)
     pairing = f"n = {row.n:,}{', paired' if row.paired else ''}" if row.n else ""
     what = "\n  ".join(part for part in (row.metric, where, pairing) if part)
     change = f"{'+' if row.value > 0 else ''}{number(row.value)}\n[{number(row.low)}, {number(row.high)}]"

@@ -29,7 +29,14 @@ def init(
         raise UsageError(f"expected a folder, got {folder}: name the folder that holds the model and the data")
     if path.exists() and not force:
         raise UsageError(f"expected no casemate.toml yet, got {path}: edit it, or replace it with --force")
-    text = config.propose(folder, model=model, data=data, target=target)
+    if missing := [given for given in (model, data) if given is not None and not given.exists()]:
+        raise UsageError(f"expected a model or data at {missing[0]}, got nothing: mend --model or --data")
+    try:
+        text = config.propose(folder, model=model, data=data, target=target)
+    except OSError as error:
+        raise UsageError(
+            f"expected a folder that can be read, got {error.filename} ({error.strerror}): name --model and --data"
+        ) from error
     atomic.write(path, text.encode())
     show(text, f"Wrote {path}. Look it through, then run `casemate audit`.")
     return 0

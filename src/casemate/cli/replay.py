@@ -36,7 +36,7 @@ def replay(
     table = columns("what", "before", "now", "holds", whole=("before", "now", "holds"))
     before = {id(row.before): row for row in rows}
     for row in (before[id(item)] for item in words.in_order(row.before for row in rows)):
-        where = ", ".join(part for part in (row.before.about, words.place(row.before)) if part)
+        where = ", ".join(words.parts(row.before))
         what = f"{row.before.metric}\n  {where}" if where else row.before.metric
         now = _lines(row.now) if row.now is not None else "not measured"
         table.add_row(what, _lines(row.before), now, "yes" if row.holds else "NO")

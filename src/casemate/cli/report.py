@@ -93,10 +93,16 @@ def _row(run: str, store: str) -> tuple[Report, Path] | None:
 
 
 def _print(data: bytes) -> None:
-    """Print bytes as they are, whatever the terminal's encoding; a closed pipe is no error."""
+    """Print bytes as they are, whatever the terminal's encoding; a closed pipe is no error, a full disk is."""
+    from casemate.errors import UsageError
+
     try:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise UsageError(
+                f"expected to be able to print the report, got {error.strerror}: free some space, or name an --output"
+            ) from error

@@ -22,26 +22,29 @@ from casemate.errors import CasemateError, ConfigError, DataError, ModelError
 if TYPE_CHECKING:
     import numpy as np
 
+    from casemate._audit import Order
     from casemate.config.settings import Settings
+    from casemate.core.budget import Budget
     from casemate.core.data import Data
     from casemate.core.schema import Schema
 
-__all__ = ["case_of", "policy_of"]
+__all__ = ["budget_of", "case_of", "order_of", "policy_of"]
 
 _ASKED = ("protocol", "request", "response", "tensor", "answer", "headers", "batch")
 _SENT = ("requests_per_second", "timeout", "tries")
 
 
-def case_of(settings: Settings, *, queries: int | None = None) -> Case:
+def case_of(settings: Settings, *, queries: int | None = None, sent_before: int = 0) -> Case:
     """The case that settings describe: the model is loaded, every split is read, the recipe is imported.
 
     Class names are those that are declared, else an estimator's own, else those in the data. `queries` is the most that
-    an endpoint may be sent (None: the count in [audit] budget, if there is one). Raises `ConfigError` where neither
-    model nor data are named, `ModelError` and `DataError` for what does not load or fit.
+    an endpoint may be sent (None: the count in [audit] budget, if there is one), of which an interrupted audit sent
+    `sent_before`. Raises `ConfigError` where neither model nor data are named, `ModelError` and `DataError` for what
+    does not load or fit.
     """
     from casemate.engine.bundles import bundle_of
 
-    native = _endpoint(settings, queries) if settings.model.url is not None else _native(settings)
+    native = _endpoint(settings, queries, sent_before) if settings.model.url is not None else _native(settings)
     if native is None and not settings.data.files:
         raise ConfigError("expected a model or data, got neither: name [model] path or [data] test")
     splits, classes = _splits(settings, native)
@@ -66,6 +69,39 @@ def policy_of(settings: Settings) -> Policy:
     return Policy(given.fail_on, gates, accepted)
 
 
+def order_of(settings: Settings) -> Order:
+    """What settings ask of an audit: seed, thoroughness, budget, options of plug-ins, and what fails."""
+    from casemate._audit import Order
+
+    asked = settings.audit
+    return Order(
+        policy=policy_of(settings),
+        seed=asked.seed,
+        profile=asked.profile,
+        budget=budget_of(settings),
+        options=settings.probe,
+        threads=asked.threads,
+    )
+
+
+def budget_of(settings: Settings, asked: str | None = None) -> Budget:
+    """The budget that settings name, or that of a command line: a count, underscores and all, or a time.
+
+    `{ queries = n }` is a count for an endpoint. Raises `ConfigError` for another form, and for queries without a URL.
+    """
+    if asked is not None:
+        count = asked.replace("_", "")
+        return parse_budget(int(count) if count.isdecimal() and len(count) < 20 else asked)
+    given = settings.audit.budget
+    if isinstance(given, dict) and "queries" in given:
+        if settings.model.url is None:
+            raise ConfigError(
+                "expected model.url beside budget = { queries = n }, got none: write { propagations = n }"
+            )
+        return parse_budget(given["queries"])
+    return parse_budget(given)
+
+
 def _native(settings: Settings) -> Any:
     """The estimator, module or function; `None` where the settings name no model."""
     given, folder = settings.model, settings.folder
@@ -80,7 +116,7 @@ def _native(settings: Settings) -> Any:
     return load_model(given.path, Declared(given.factory, given.trusted, settings.trust, folder))
 
 
-def _endpoint(settings: Settings, queries: int | None) -> Any:
+def _endpoint(settings: Settings, queries: int | None, sent_before: int) -> Any:
     from casemate.adapters.http import Asking, open_endpoint
     from casemate.adapters.sending import Sending
 
@@ -91,10 +127,10 @@ def _endpoint(settings: Settings, queries: int | None) -> Any:
         raise ConfigError("expected text as model.url, got another type: write it in quotes")
     if settings.audit.executor != "inline":
         raise ConfigError("expected executor = 'inline' beside model.url, got another: its limits hold for one process")
-    limit = queries or parse_budget(settings.audit.budget).propagations
+    limit = queries or budget_of(settings).propagations
     sending = Sending(queries=limit, **{name: getattr(given, name) for name in _SENT})
     how = {name: getattr(given, name) for name in ("url", "outputs", "cost_per_query", *_ASKED)}
-    return open_endpoint(Asking(**how, sending=sending, authorised=settings.authorised))
+    return open_endpoint(Asking(**how, sending=sending, authorised=settings.authorised, sent_before=sent_before))
 
 
 def _built(factory: str, settings: Settings) -> Any:

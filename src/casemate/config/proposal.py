@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import csv
 import json
 import zipfile
@@ -42,7 +43,7 @@ def propose(
     """
     root = Path(folder)
     files = sorted(path for path in root.iterdir() if path.is_file() or _of_pictures(path)) if root.is_dir() else []
-    found_model = model or _first(files, _MODELS)
+    found_model = model or _first(files, _MODELS) or _told_by_content(root)
     splits = {"test": data} if data else {}
     labels = [path for path in files if path.suffix == ".npy" and _LABELS & set(_words(path))]
     for name, path in _splits([p for p in files if (p.suffix in _DATA or p.is_dir()) and p not in labels]).items():
@@ -134,9 +135,11 @@ def _texts(head: Mapping[str, Sequence[Any]], target: str | None, *, sure: bool)
 
 
 def _reads_texts(model: Path | None) -> bool | None:
-    """Whether a skops file holds a vectorizer of texts; None for files that do not say."""
+    """Whether a skops file holds a vectorizer of texts, as a folder is a text classifier; None for who does not say."""
     if model is None or model.suffix in PICKLES:
         return None
+    if model.is_dir():
+        return True
     if model.suffix != ".skops":
         return False
     try:
@@ -188,6 +191,19 @@ fail_on = "high"                 # none, low, medium, high, critical
 
 def _first(files: Sequence[Path], suffixes: Sequence[str]) -> Path | None:
     return next((path for suffix in suffixes for path in files if path.suffix == suffix), None)
+
+
+def _told_by_content(root: Path) -> Path | None:
+    """A booster in JSON or text, or the folder of a text classifier: what their names alone do not tell."""
+    heads = {".json": b'{"learner"', ".txt": b"tree\n"}
+    for path in sorted(root.iterdir()) if root.is_dir() else ():
+        if (path / "config.json").is_file() and not path.name.startswith("."):
+            return path
+        if path.is_file() and (head := heads.get(path.suffix)) is not None:
+            with contextlib.suppress(OSError), path.open("rb") as stream:
+                if stream.read(64).replace(b" ", b"").startswith(head):
+                    return path
+    return None
 
 
 def _splits(files: list[Path]) -> dict[str, Path]:

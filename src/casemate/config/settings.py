@@ -40,6 +40,8 @@ __all__ = [
     "load",
 ]
 
+_LARGEST = 4 << 20  # bytes
+
 
 def load(path: str | Path, *, trust: bool = False, authorised: bool = False) -> Settings:
     """The settings in a file; relative paths in it are relative to its folder, and nothing that it names is opened yet.
@@ -50,12 +52,16 @@ def load(path: str | Path, *, trust: bool = False, authorised: bool = False) -> 
     """
     file = Path(path)
     try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+        with file.open("rb") as stream:
+            text = stream.read(_LARGEST + 1)
+        if len(text) > _LARGEST:
+            raise ConfigError(f"expected a configuration under 4 MB, got a larger {file.name}: name the casemate.toml")
+        raw = tomllib.loads(text.decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             f"expected a configuration at {file}, got {error.strerror or error}: write one with `casemate init`"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # TOML's own faults, text that is no UTF-8, numbers without end
         raise ConfigError(f"expected TOML in {file.name}, got a fault ({error}): mend that line") from error
     folder = file.resolve().parent
     try:
@@ -179,18 +185,22 @@ class AuditSettings(_Section):
     """`[audit]`: how thoroughly, with how much, from which seed, where."""
 
     profile: Profile = Profile.STANDARD
-    budget: str | StrictInt | dict[str, StrictInt] | None = None
+    budget: Any = None  # held to its form below: a union of types would complain of one of them
     seed: Annotated[StrictInt, Field(ge=0, le=2**53)] = 0
     threads: Annotated[StrictInt, Field(ge=1)] = 1
     executor: Annotated[str, Field(pattern=r"^(inline|pool(:[1-9]\d*)?|ray.*)$")] = "inline"
 
     @field_validator("budget")
     @classmethod
-    def _known_budget(cls, budget: str | int | dict[str, int] | None) -> str | int | dict[str, int] | None:
+    def _known_budget(cls, budget: Any) -> Any:
+        asked = budget
+        if isinstance(budget, dict):  # a table holds a count: of what, is its key
+            ((key, asked),) = budget.items() if len(budget) == 1 else [("", None)]
+            asked = asked if key in ("propagations", "queries") and type(asked) is int else ""
         try:
-            parse_budget(budget)
+            parse_budget(asked)
         except CasemateError as error:
-            raise ValueError(str(error).partition(", got")[0].removeprefix("expected ")) from error
+            raise ValueError("a budget such as '15m', 2_000_000 or { queries = 20_000 }") from error
         return budget
 
 

@@ -39,11 +39,11 @@ class Data:
         n = len(self.x)
         if n == 0:
             raise DataError("expected at least one sample, got none: the data set is empty")
-        ids = self.sample_id if len(self.sample_id) else np.arange(n, dtype=np.int64)
+        ids = np.asarray(self.sample_id if len(self.sample_id) else np.arange(n), dtype=np.int64)
         if len(np.unique(ids)) != len(ids):
             raise DataError("expected unique sample ids, got repeated ones: give each row its own id")
         put = object.__setattr__  # the record is frozen; this is its constructor
-        put(self, "sample_id", _frozen(np.asarray(ids, dtype=np.int64), n, "sample_id"))
+        put(self, "sample_id", _frozen(ids, n, "sample_id"))
         put(self, "x", _frozen(self.x, n, "x"))
         for name in ("y", "source", "collected_at"):
             value = getattr(self, name)

@@ -14,7 +14,7 @@ from casemate.core.facets import Facet
 from casemate.core.trees import Trees
 from casemate.errors import Unavailable
 
-__all__ = ["ABSTAIN", "Affine", "Answer", "Model", "Saliency", "Task"]
+__all__ = ["ABSTAIN", "NO_ANSWER", "Affine", "Answer", "Model", "Saliency", "Task", "best_of"]
 
 Array = NDArray[Any]
 Answer = Callable[[Array], Array]
@@ -22,6 +22,8 @@ Saliency = Callable[[Array, Array], list[NDArray[np.float64]]]
 
 ABSTAIN = -1
 """The label of a model that refuses to answer (a guard in front of it said no)."""
+NO_ANSWER = -2
+"""The label of a sample whose scores are not all numbers: that of no class, so it is never right."""
 
 
 class Task(StrEnum):
@@ -95,3 +97,15 @@ class Model:
         if answer is None:
             raise Unavailable(f"expected a model that offers {facet}, got {sorted(self.offers)}: use another model")
         return answer(x)
+
+
+def best_of(answers: Array) -> NDArray[np.int64]:
+    """The class of the highest score or logit of each row `(n, k)`, `NO_ANSWER` where one is NaN.
+
+    `argmax` alone takes the first NaN for the highest: a broken model would be right on all samples of that class.
+    """
+    labels = np.asarray(answers.argmax(axis=1), dtype=np.int64)
+    unknown = np.isnan(answers).any(axis=1)
+    if unknown.any():
+        labels[unknown] = NO_ANSWER
+    return labels

@@ -17,6 +17,8 @@ from casemate.errors import DataError
 __all__ = ["Feature", "FeatureKind", "Relation", "Schema"]
 
 _TOLERANCE = 1e-6  # float32 inputs carry about seven digits; a bound is not broken by rounding
+_ROUNDING = 2.0**-24  # of a whole number in float32, which stays whole: below 2^24 none at all
+_CELLS = 1 << 20  # values that are looked at together, so that a large matrix is never copied whole
 
 
 class FeatureKind(StrEnum):
@@ -139,18 +141,18 @@ class Schema:
         return feature.immutable or feature.kind is FeatureKind.CATEGORY or bool(feature.block)
 
     def problems(self, x: NDArray[np.generic]) -> dict[str, NDArray[np.bool_]]:
-        """Which rows break which rule: rule -> mask `(n,)`; only rules that some row breaks are in it."""
+        """Which rows break which rule: rule -> mask `(n,)`; only rules that some row breaks are in it.
+
+        Bounds have slack for float32; whole numbers, categories and one-hot blocks have to be exactly that. Raises
+        `DataError` for samples of another shape.
+        """
         if x.shape[1:] != self.shape:
             raise DataError(f"expected samples of shape {self.shape}, got {x.shape[1:]}: reshape the data")
         if self.kind is DataKind.TEXT:
             return {}
-        flat = np.asarray(x, dtype=np.float64).reshape(len(x), math.prod(self.shape))
-        found = {"not finite": _rows(~np.isfinite(flat) & ~self._missing_mask(flat))}
-        slack = _TOLERANCE * np.maximum(1.0, np.abs(flat))
-        lo, hi = self._flat(self.lo), self._flat(self.hi)
-        found["out of bounds"] = _rows((flat < lo - slack) | (flat > hi + slack))
-        if self.kind is DataKind.TABLE:
-            found |= self._table_problems(flat)
+        step = max(1, _CELLS // max(1, math.prod(self.shape)))
+        parts = [self._broken(x[start : start + step]) for start in range(0, max(len(x), 1), step)]
+        found = {rule: np.concatenate([part[rule] for part in parts]) for rule in parts[0]}
         return {rule: mask for rule, mask in found.items() if mask.any()}
 
     def allowed(self, x: NDArray[np.generic]) -> NDArray[np.bool_]:
@@ -160,23 +162,35 @@ class Schema:
             good &= ~mask
         return good
 
+    def _broken(self, x: NDArray[np.generic]) -> dict[str, NDArray[np.bool_]]:
+        flat = np.asarray(x, dtype=np.float64).reshape(len(x), math.prod(self.shape))
+        found = {"not finite": _rows(~np.isfinite(flat) & ~self._missing_mask(flat))}
+        lo, hi = self._flat(self.lo), self._flat(self.hi)
+        slack = np.where(self._whole, _ROUNDING * np.abs(flat), _TOLERANCE * np.maximum(hi - lo, np.abs(flat)))
+        np.minimum(slack, _TOLERANCE * np.maximum(1.0, np.abs(flat)), out=slack)  # never wider than a unit's
+        found["out of bounds"] = _rows((flat < lo - slack) | (flat > hi + slack))
+        if self.kind is DataKind.TABLE:
+            found |= self._table_problems(flat)
+        return found
+
+    @cached_property
+    def _whole(self) -> NDArray[np.bool_]:
+        whole = [feature.kind is not FeatureKind.NUMERIC for feature in self.features]
+        return self._flat(self._spread([float(flag) for flag in whole])) > 0
+
     def _missing_mask(self, flat: NDArray[np.float64]) -> NDArray[np.bool_]:
         allowed = self._flat(self._spread([float(feature.missing_ok) for feature in self.features])) > 0
         return np.isnan(flat) & allowed
 
     def _table_problems(self, flat: NDArray[np.float64]) -> dict[str, NDArray[np.bool_]]:
-        whole = np.array([feature.kind is not FeatureKind.NUMERIC for feature in self.features])
-        with np.errstate(invalid="ignore"):
-            fractional = np.isfinite(flat) & (np.abs(flat - np.rint(flat)) > _TOLERANCE) & whole
-        found = {"not an integer": _rows(fractional)}
+        found = {"not an integer": _rows(np.isfinite(flat) & (flat != np.rint(flat)) & self._whole)}
         sizes = [float(len(f.categories)) if f.categories else np.inf for f in self.features]
         is_category = np.array([feature.kind is FeatureKind.CATEGORY for feature in self.features])
         found["unknown category"] = _rows(is_category & np.isfinite(flat) & ((flat < 0) | (flat >= np.array(sizes))))
         for block in sorted({feature.block for feature in self.features if feature.block}):
             columns = [i for i, feature in enumerate(self.features) if feature.block == block]
             part = flat[:, columns]
-            one_hot = (np.abs(part.sum(axis=1) - 1) <= _TOLERANCE) & (np.abs(part * (1 - part)) <= _TOLERANCE).all(1)
-            found[f"not one-hot: {block}"] = ~one_hot
+            found[f"not one-hot: {block}"] = ((part != 0) & (part != 1)).any(axis=1) | (part.sum(axis=1) != 1)
         for relation in self.relations:
             left, right = self.names.index(relation.left), self.names.index(relation.right)
             gap = flat[:, [left]] - flat[:, [right]]

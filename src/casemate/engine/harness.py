@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from casemate.core.schema import Schema
 from casemate.core.spelling import words_changed
 from casemate.errors import BudgetExhausted, LawBroken, ModelError
 
-__all__ = ["batch_of", "how_far", "open_ledger", "pursue", "unanswered", "wrong"]
+__all__ = ["batch_of", "how_far", "open_ledger", "permitted", "pursue", "unanswered", "wrong"]
 
 Array = NDArray[Any]
 _BALL_TOLERANCE = 1e-6
@@ -53,6 +52,25 @@ def how_far(norm: Norm, x: Array, x_adv: Array, schema: Schema | None) -> NDArra
     return distance(norm, x, x_adv, scale, _switches(schema))
 
 
+def permitted(schema: Schema, x: Array, x_adv: Array) -> NDArray[np.bool_]:
+    """Which changed samples keep the schema, mask `(n,)`; a rule that the original breaks too is not asked of it.
+
+    Else a sample that is out of bounds, or breaks a relation, could not be attacked, and would count as robust. Its
+    values may stay where they are, but go no further out.
+    """
+    good = schema.allowed(x_adv)
+    rows = np.flatnonzero(~good & ~schema.allowed(x))
+    if len(rows):
+        own, other = x[rows], x_adv[rows]
+        broken = schema.problems(own)
+        with np.errstate(invalid="ignore"):
+            out = (other < np.minimum(schema.lo, own)) | (other > np.maximum(schema.hi, own))
+        good[rows] = ~out.reshape(len(rows), -1).any(axis=1)
+        for rule, mask in schema.problems(other).items():
+            good[rows] &= ~mask | broken.get(rule, np.zeros(len(rows), dtype=bool))
+    return good
+
+
 def batch_of(x: Array, y: Array, sample_id: Array) -> Batch:
     """A read-only batch from arrays."""
     parts = [np.array(part, copy=True) for part in (x, y, sample_id)]
@@ -61,13 +79,15 @@ def batch_of(x: Array, y: Array, sample_id: Array) -> Batch:
     return Batch(*parts)
 
 
-def open_ledger(case: Case, batch: Batch, norm: Norm) -> Ledger:
+def open_ledger(case: Case, batch: Batch, norm: Norm, *, target: int | None = None) -> Ledger:
     """A ledger for a batch, in which samples that are not answered rightly as they are count as broken at distance 0.
 
-    A refusal is no right answer: who refuses everything is right about nothing, and robust nowhere.
+    A refusal is no right answer: who refuses everything is right about nothing, and robust nowhere. With the `target`
+    of a goal, only samples that get this answer, and should not, have reached it as they are: any other wrong answer
+    can still be as far from it as a right one.
     """
     ledger = Ledger(norm, batch.x)
-    rows = np.flatnonzero(unanswered(case.the_model(), batch.x, batch.y))
+    rows = np.flatnonzero(_lost(case.the_model(), batch.x, batch.y, target=target))
     ledger.drop_upper(rows, np.zeros(len(rows)), batch.x[rows], "clean")
     return ledger
 
@@ -76,8 +96,8 @@ def pursue(plugin: Plugin, case: Case, batch: Batch, goal: Goal, lab: Lab, *, le
     """Run one attack or certificate on `batch` (rows `rows (m,)` of the ledger's samples) and join what holds.
 
     A claimed sample counts only if the model as the user gave it answers it wrongly, it is inside the goal's ball, and
-    the schema allows it; its distance is measured here in float64. Returns whether the plug-in came to its end
-    (`False`: the budget ended first). Raises `LawBroken` for a success claimed outside the ball, a changed
+    it keeps the schema (see `permitted`); its distance is measured here in float64. Returns whether the plug-in came to
+    its end (`False`: the budget ended first). Raises `LawBroken` for a success claimed outside the ball, a changed
     input, or a plug-in that goes on after its budget ended; `Contradiction` from the ledger.
     """
     before = digest_of_arrays({"x": batch.x, "y": batch.y})
@@ -136,7 +156,7 @@ def _judge_witness(
         )
     good = wrong(case.the_model(), x, batch.y[picked], target=goal.target)
     if case.schema is not None:
-        good &= case.schema.allowed(x)
+        good &= permitted(case.schema, batch.x[picked], x)
     ledger.drop_upper(rows[picked[good]], far[good], x[good], plugin.id)
 
 
@@ -146,12 +166,16 @@ def _judge_radius(
     if claim.radius is None or claim.radius.shape != np.asarray(claim.rows).shape or np.isnan(claim.radius).any():
         raise LawBroken(f"expected {plugin.id} to give a radius for each row it claims: mend the claim")
     picked = batch.x[claim.rows], batch.y[claim.rows]
-    bad = unanswered if goal.target is None else partial(wrong, target=goal.target)
-    right = ~bad(case.the_model(), *picked)
+    right = ~_lost(case.the_model(), *picked, target=goal.target)
     switches = _switches(case.schema)
     # Certificates know of no switches. A change with one is at least as far as the cheapest of them.
     radius = np.minimum(claim.radius, min((1.0 if goal.norm is Norm.L0 else s.cost for s in switches), default=np.inf))
     ledger.raise_lower(rows[claim.rows[right]], radius[right], plugin.id)
+
+
+def _lost(model: Model, x: Array, y: Array, *, target: int | None) -> NDArray[np.bool_]:
+    """Which samples `(n,)` are broken as they are: not answered rightly, or answered with the target."""
+    return unanswered(model, x, y) if target is None else wrong(model, x, y, target=target)
 
 
 def _labels(model: Model, x: Array) -> Array:

@@ -3,19 +3,23 @@
 Who the attacker is: whoever may send inputs to the model and gains from a wrong answer: a fraudster who wants a
 transaction to pass, a sender who wants spam to be delivered, someone who wants a sign to be misread.
 
-What they know, from most to least: the weights (white box: `apgd`, `linear`), or only the scores that the model returns
-for as many questions as they like (`square` on images, `blocks` on tables). They know the true class of their input,
+What they know, from most to least: the weights (white box: `apgd`, `linear`, `trees`), those of a model like it
+(`transfer`), or only the scores that the model returns for as many questions as they like (`square` on images, `blocks`
+on tables, `text_edits`), or its labels alone (`hop_skip_jump`, `text_edits`). They know the true class of their input,
 and may change every feature that the schema does not call immutable, within its bounds, by at most eps in units of its
-scale.
+scale; of a text, some words by one character each.
 
 What we measure: per test sample a bracket, the distance below which a certificate proves that no change of the answer
 exists, and the distance at which an attack found one. From the brackets follow robust accuracy (an upper bound, from
 attacks), certified accuracy (a lower bound, from proofs) and both as curves over eps. Every success is measured again
 on the model as the user gave it.
 
+Beside the attackers there is the untidy world: `corruptions` measures what noise, blur, missing values or typing errors
+do to the answers, as an average and not as a worst case.
+
 What we cannot see: attacks stronger than ours (a sample that stands may still fall: robust accuracy errs too high
 unless the certificate meets it), changes that a norm does not describe (rotations, synonyms, patches), changes of
-categories, and attackers who adapt to a guard in front of the model.
+categories without a declared `switch_cost`, and attackers who adapt to a guard in front of the model.
 """
 
 from __future__ import annotations

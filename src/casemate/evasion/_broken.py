@@ -11,7 +11,7 @@ from casemate.core.case import Case
 from casemate.core.exhibit import MOST, pictures, rows, texts_changed
 from casemate.core.facets import DataKind
 from casemate.core.lab import Stored
-from casemate.core.model import ABSTAIN
+from casemate.core.model import ABSTAIN, NO_ANSWER
 from casemate.core.schema import Feature, FeatureKind
 
 __all__ = ["before_after", "broken_samples"]
@@ -65,7 +65,7 @@ def _nearest(upper: Array, y: Array, largest: float) -> NDArray[np.int64]:
 
 def _classes(case: Case, labels: Array) -> list[str]:
     names = case.the_model().classes
-    known = {ABSTAIN: "refused", **dict(enumerate(names))}
+    known = {ABSTAIN: "refused", NO_ANSWER: "no answer", **dict(enumerate(names))}
     return [known.get(int(label), str(int(label))) for label in labels]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 
-__all__ = ["misspellings", "vocabulary"]
+__all__ = ["keys_beside", "misspellings", "vocabulary"]
 
 _LEAST = 4  # letters; in shorter words a slip of the hand makes another word
 _HIDDEN = "\u200b"  # a space without width: there for the model, not for a reader
@@ -41,6 +41,12 @@ def vocabulary(texts: Iterable[str]) -> frozenset[str]:
     return frozenset(_bare(word) for word in different)
 
 
+def keys_beside(letter: str) -> str:
+    """The letters on the keys left and right of a letter (QWERTY), in its case; none for any other character."""
+    keys = _NEIGHBOURS.get(letter.lower(), "")
+    return keys.upper() if letter.isupper() else keys
+
+
 def _bare(word: str) -> str:
     return "".join(letter for letter in word if letter.isalnum()).lower()
 
@@ -64,17 +70,9 @@ def _slips(word: str) -> tuple[Iterator[str], ...]:
     return (
         (word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in _from_the_middle(pairs)),
         (word[:at] + word[at + 1 :] for at in _from_the_middle(inner)),
-        (word[:at] + _key(word[at], key) + word[at + 1 :] for at in _from_the_middle(inner) for key in _near(word[at])),
+        (word[:at] + key + word[at + 1 :] for at in _from_the_middle(inner) for key in keys_beside(word[at])),
         (word[:at] + word[at] + word[at:] for at in _from_the_middle(inner)),
     )
-
-
-def _near(letter: str) -> str:
-    return _NEIGHBOURS.get(letter.lower(), "")
-
-
-def _key(letter: str, key: str) -> str:
-    return key.upper() if letter.isupper() else key
 
 
 def _from_the_middle(places: Iterable[int]) -> list[int]:

@@ -105,7 +105,7 @@ class _Moves:
         delta = np.where(block, np.where(way < 0.75, draw, 0.0), delta)
         size = np.sqrt((delta**2).sum(axis=1, keepdims=True))
         # To the sphere, or (a quarter) to where the draw itself falls; settling brings that into the ball.
-        onto = reach.eps / np.maximum(size, np.finfo(np.float64).tiny)
+        onto = reach.eps / np.where(size > 0, size, np.inf)
         return np.asarray(reach.x + np.where((way >= 0.5) & (way < 0.75), 1.0, onto) * delta * reach.scale)
 
     def _block(self, query: int, reach: Reach, ids: Array) -> tuple[Array, Array]:

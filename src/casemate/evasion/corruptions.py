@@ -86,8 +86,8 @@ def corrupt_inputs(case: Case, lab: Lab) -> Iterator[Evidence]:
     Of the sampled test rows that are answered rightly as they are, the share that still is at `severity`, with a
     Clopper-Pearson interval; and as notes the accuracy at every severity from 1 to 5, wrong rows included. There is no
     attacker: each row gets one random draw, so the number is an average case, far above what an attack leaves
-    (`evasion/standard`). Fixed and one-hot columns stay as they are; a row that would break the schema is left alone.
-    A refusal counts as wrong.
+    (`evasion/standard`). Fixed and one-hot columns stay as they are, and rules of the schema that held still do. A
+    refusal counts as wrong.
 
     Raises `ConfigError` for an unknown corruption or severity.
     """

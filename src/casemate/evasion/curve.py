@@ -103,8 +103,11 @@ def _at(norm: str, eps: float) -> dict[str, Scalar]:
 
 
 def _proved(lower: Array, upper: Array, eps: float) -> NDArray[np.bool_]:
-    """Right as they are, and nothing below eps breaks them."""
-    return np.asarray((lower >= eps) & (upper > 0))
+    """Right as they are, and nothing within eps breaks them.
+
+    A bound says that nothing *below* it does: at eps itself, as far as a whole number or a category may be, one can.
+    """
+    return np.asarray((lower > eps) & standing(upper, eps))
 
 
 def _rate(hits: Array) -> Interval:

@@ -75,7 +75,8 @@ def linear_attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Cl
     Moves to the closest of the half-spaces f_j >= f_y (or the target's) inside the bounds and a little across, asks the
     model, and goes further (up to twice the worst rounding of its logits) until it answers wrongly: at most about 1e-6
     above the optimum in float64 and 1e-4 in float32. Whole-number features are left alone where a fraction would be
-    needed, so with those it is an upper bound only. Works for eps = inf. The attacker knows the weights.
+    needed, so with those it is an upper bound only. Towards a target of three classes or more a third class may be
+    ahead there, and nothing is claimed. Works for eps = inf. The attacker knows the weights.
 
     Raises `ModelError` for weights that do not fit, `BudgetExhausted` when the budget ends.
     """

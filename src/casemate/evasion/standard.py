@@ -20,7 +20,7 @@ from casemate.core.norms import Norm
 from casemate.core.planner import applicable
 from casemate.core.plugin import Plugin, probe
 from casemate.core.schema import Schema
-from casemate.engine.harness import batch_of, how_far, open_ledger, pursue, unanswered, wrong
+from casemate.engine.harness import batch_of, how_far, open_ledger, permitted, pursue, unanswered, wrong
 from casemate.engine.reach import reach_of
 from casemate.errors import BudgetExhausted, ConfigError, Unavailable
 from casemate.evasion import THREAT
@@ -219,7 +219,7 @@ def _shard(case: Case, item: Stored, lab: Lab) -> Stored:
             unfinished[_open_rows(ledger, eps), column] = True
     for plugin in (p for p in attacks if p.minimum_norm and whole):
         whole = _stepped_closer(plugin, case, batch, radii, lab, ledger=ledger)
-        unfinished |= (ledger.upper[:, None] > np.array(radii)) & (ledger.lower[:, None] < radii) & (not whole)
+        unfinished |= (ledger.upper[:, None] > np.array(radii)) & (ledger.lower[:, None] <= radii) & (not whole)
     if whole and case.kind is not DataKind.TEXT:  # between two texts there is no way to go
         _come_closer(case, batch, lab, ledger)
     spent = lab.meter.spent
@@ -254,13 +254,13 @@ def _stepped_closer(
 
 
 def _open_rows(ledger: Ledger, eps: float) -> Array:
-    """The rows that nobody has broken at eps and nobody has certified for it."""
-    return np.flatnonzero(~ledger.broken(eps) & (ledger.lower < eps))
+    """The rows that nobody has broken at eps and nobody has certified for it; a bound of eps itself is none yet."""
+    return np.flatnonzero(~ledger.broken(eps) & (ledger.lower <= eps))
 
 
 def _doubted_rows(ledger: Ledger, eps: float) -> Array:
     """Some certified rows that the first attack tries all the same: a false certificate meets its contradiction."""
-    return np.flatnonzero(~ledger.broken(eps) & (ledger.lower >= eps))[:_DOUBTED]
+    return np.flatnonzero(~ledger.broken(eps) & (ledger.lower > eps))[:_DOUBTED]
 
 
 def _certified(case: Case, batch: Batch, plugins: Sequence[Plugin], lab: Lab, *, ledger: Ledger) -> bool:
@@ -333,7 +333,8 @@ def _judged_again(case: Case, kept: Stored) -> Array:
         true = data.labels[rows[claimed]]
         # A sample that is not answered rightly as it is needs no permission from the schema, and may be refused.
         clean = (far == 0) & unanswered(case.the_model(), points, true)
-        good = clean | (wrong(case.the_model(), points, true) & data.schema.allowed(points))
+        lawful = permitted(data.schema, data.x[rows[claimed]], points)
+        good = clean | (wrong(case.the_model(), points, true) & lawful)
         good &= far <= upper[claimed] * (1 + 1e-9)
         upper[claimed[~good]] = np.inf
     return upper

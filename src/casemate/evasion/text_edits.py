@@ -37,8 +37,14 @@ _READ = 20_000  # texts from which the vocabulary is taken
 _REFINED = 8  # words of which every misspelling is tried before pairs are looked at
 _WIDTH = 12  # words that are tried on top of what is changed already
 _FEW = 8  # words that are drawn at random
-_WHOLE = 2  # times that labels alone are asked for a text in which every word is misspelled
 _PORTION = 16  # tries of one sample in one call, where the next ones depend on them
+# With labels alone; set by trial on word and character filters (TF-IDF, counts, a forest), 40 to 150 queries a text.
+_WHOLE = 2  # texts in which every word is misspelled
+_LEAST = 8  # tries from one weighing of the words to the next
+_TURNS = 64  # weighings at most, each of which costs as much as many tries
+_RECALLED = 512  # tries that are weighed
+_DOUBT = 0.7  # how far the weight of a word that was never tried may be off
+_TIRED = 0.03  # what a misspelling that did nothing takes off the weight of its word
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,8 @@ class TextEditOptions:
 @attack(
     threat=THREAT,
     source="edits of characters in the words that matter most: DeepWordBug, Gao, Lanchantin, Soffa and Qi, 2018, "
-    "section III; the search for the fewest words is Casemate's",
+    "section III; by labels, words weighed by the history of tries: TextHacker, Yu, Wang, Che and He, Findings of "
+    "EMNLP 2022; the search for the fewest words is Casemate's",
     needs={Facet.LABELS},
     kinds={DataKind.TEXT},
     cost=Cost.EXPENSIVE,
@@ -71,8 +78,9 @@ def edit_words(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim
     as many as it takes; every misspelling of one word after the other is tried, and combined anew; then sets of words
     are changed one by one, and drawn at random. Where there are fewer than two queries a word, saliency (gradients at
     the embeddings) says which words come first, if the model offers it. With labels alone: all words are misspelled,
-    and as many as possible put right again; single misspellings and random sets of words take turns after that. A text
-    that one misspelling turns is found for certain where `queries` pay for all of them (with labels alone, twice).
+    and as many as possible put right again; from all tries so far follows what each word weighs, and single
+    misspellings and sets of the heaviest words take turns after that. A text that one misspelling turns is found for
+    certain where `queries` pay for all of them (with labels alone, more than twice).
 
     The attacker sees scores or labels, and knows which words there are. Each success is asked about once more, for its
     label. Errs towards robust: words may be split, replaced by synonyms or misspelled twice. Raises `BudgetExhausted`
@@ -86,7 +94,8 @@ def edit_words(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim
     order = _orders(model, batch, rows, lines, lab) if scored else []
     searches: dict[int, Search] = {}
     for place, (row, line) in enumerate(zip(rows.tolist(), lines, strict=True)):
-        hunt = _Hunt(line, lab.options.queries, goal.eps)
+        # Labels of sets that are too large to be claimed still tell which words weigh.
+        hunt = _Hunt(line, lab.options.queries, goal.eps if scored else np.inf)
         rng = lab.rng("edits", int(batch.sample_id[row]))
         searches[place] = hunt.by_scores(order[place], rng) if scored else hunt.by_labels(rng)
     yield from _advance(_Asked(model, batch.take(rows), goal, scored), lines, searches, rows)
@@ -203,6 +212,7 @@ class _Hunt:
         self.most = min(most, sum(1 for choice in line.choices if choice))
         self.fewest = float("inf")
         self.best: dict[int, tuple[float, str]] = {}  # of each word the lowest margin, and the edit that gave it
+        self.seen: list[tuple[list[int], bool]] = []  # which words were edited, and whether it was a success
 
     @property
     def done(self) -> bool:
@@ -221,6 +231,7 @@ class _Hunt:
         self.left -= len(paid)
         value, hit = yield paid
         self.fewest = min([self.fewest, *(len(edits) for edits, found in zip(paid, hit, strict=True) if found)])
+        self.seen += [(list(edits), found) for edits, found in zip(paid, hit.tolist(), strict=True)]
         for edits, margin in zip(paid, value.tolist(), strict=True):
             for word, other in edits.items() if len(edits) == 1 else ():
                 self.best[word] = min(self.best.get(word, (margin, other)), (margin, other))
@@ -246,17 +257,49 @@ class _Hunt:
 
     def by_labels(self, rng: np.random.Generator) -> Search:
         able = [word for word, choice in enumerate(self.line.choices) if choice]
-        needed = np.zeros(len(self.line.choices))
+        portion = max(_LEAST, self.left // _TURNS)
         for _ in range(_WHOLE):
-            edits = self.drawn(rng, rng.permutation(able))
-            _, hit = yield from self.ask([edits])
-            if hit.any():
-                needed[list((yield from self.fewer(edits)))] += 1
-        single = [{w: other} for w in sorted(able, key=lambda w: -needed[w]) for other in self.line.choices[w]]
+            yield from self.fewest_of([self.drawn(rng, able)])
+        single = {word: list(self.line.choices[word]) for word in able}
         while not self.done and (single or self.room >= 2):
-            yield from self.ask(single[:_PORTION])
-            del single[:_PORTION]
-            yield from self.scatter(rng)
+            weight, doubt = self.weighed()
+            tries = self.singles(single, weight, portion // 2 if self.room >= 2 else portion)
+            while self.room >= 2 and len(tries) < portion:
+                size = self.room if rng.random() < 0.5 else rng.integers(2, min(self.room, _FEW) + 1)
+                believed = weight + doubt * rng.standard_normal(len(weight))
+                tries.append(self.drawn(rng, sorted(able, key=lambda w, b=believed: -b[w])[:size]))  # type: ignore[misc]
+            yield from self.fewest_of(tries)
+
+    def weighed(self) -> tuple[Array, Array]:
+        """How much a misspelling of each word speaks for a success, `(words,)`, and how little is known of it.
+
+        Least squares with a ridge on what was tried and whether it was a success, as if the words of a text added up.
+        """
+        recalled = self.seen[-_RECALLED:]
+        edited = np.zeros((len(recalled), len(self.line.choices) + 1))
+        edited[:, -1] = 1  # what is there without any edit
+        for row, (words, _) in zip(edited, recalled, strict=True):
+            row[words] = 1
+        turned = np.array([1.0 if hit else -1.0 for _, hit in recalled])
+        tries, terms = edited.shape
+        if tries < terms:  # the same solution, from the smaller system
+            weight = edited.T @ np.linalg.solve(edited @ edited.T + np.eye(tries), turned)
+        else:
+            weight = np.linalg.solve(edited.T @ edited + np.eye(terms), edited.T @ turned)
+        return weight[:-1], _DOUBT / np.sqrt(1 + edited[:, :-1].sum(axis=0) / 4)
+
+    def singles(self, single: dict[int, list[str]], weight: Array, count: int) -> list[Edits]:
+        """The next misspellings of single words, of those that weigh most; takes them out of `single`."""
+        tries: list[Edits] = []
+        while single and len(tries) < count:
+            worth = {
+                word: weight[word] + _TIRED * (len(o) - len(self.line.choices[word])) for word, o in single.items()
+            }
+            word = max(worth, key=worth.__getitem__)
+            tries.append({word: single[word].pop(0)})
+            if not single[word]:
+                del single[word]
+        return tries
 
     def rank(self, word: int) -> tuple[float, int]:
         return self.best[word][0], word
@@ -317,16 +360,19 @@ class _Hunt:
         if self.room < 2 or self.left <= 0:
             return
         sizes = rng.integers(2, min(self.room, _FEW) + 1, _PORTION)
-        tries = [self.drawn(rng, rng.choice(able, size, replace=False)) for size in sizes]
+        yield from self.fewest_of([self.drawn(rng, rng.choice(able, size, replace=False)) for size in sizes])
+
+    def fewest_of(self, tries: Sequence[Edits]) -> Search:
+        """Ask for all tries, and put right again what can be of the shortest success."""
         _, hit = yield from self.ask(tries)
         if hit.any():
             yield from self.fewer(min((t for t, h in zip(tries, hit, strict=False) if h), key=len))
 
-    def drawn(self, rng: np.random.Generator, words: Array) -> Edits:
+    def drawn(self, rng: np.random.Generator, words: Sequence[int] | Array) -> Edits:
         """A misspelling at random for each of some words."""
         return {int(w): self.line.choices[w][rng.integers(len(self.line.choices[w]))] for w in words}
 
-    def fewer(self, edits: Edits) -> Generator[list[Edits], Answers, Edits]:
+    def fewer(self, edits: Edits) -> Search:
         """Put words right again as long as the answer stays wrong: half of them at once, then fewer, then each."""
         kept = list(edits)
         size = (len(kept) + 1) // 2
@@ -337,4 +383,3 @@ class _Hunt:
                 hit = (yield from self.ask([{word: edits[word] for word in rest}]))[1] if rest else np.zeros(1, bool)
                 kept, start = (rest, start) if hit.any() else (kept, start + size)
             size //= 2
-        return {word: edits[word] for word in kept}

@@ -80,7 +80,7 @@ def transfer_attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[
     alive = np.flatnonzero(batch.y != goal.target) if goal.target is not None else np.arange(len(batch))
     reach = reach_of(goal.norm, goal.eps, batch.x, case.schema)
     fooled = partial(wrong, case.the_model(), target=goal.target)
-    for number in range(options.starts if goal.eps > 0 else 0):
+    for number in range(options.starts if goal.eps > 0 and len(alive) else 0):
         part, y = reach.take(alive), batch.y[alive]
         start = _start(part, batch.sample_id[alive], lab, number=number)
         standing = np.ones(len(alive), dtype=bool)
@@ -148,7 +148,7 @@ def _inside(reach: Reach, at: Array) -> Array:
     """The points drawn back into ball and box, whole-number features not yet rounded."""
     if reach.norm is not Norm.LINF:
         far = distance(reach.norm, reach.x, np.where(reach.scale > 0, at, reach.x), reach.scale)
-        shrink = np.minimum(1.0, reach.eps / np.maximum(far, np.finfo(np.float64).tiny))
+        shrink = reach.eps / np.maximum(far, reach.eps)
         at = reach.x + (at - reach.x) * shrink.reshape(-1, *(1,) * (at.ndim - 1))
     return np.asarray(np.clip(at, reach.low, reach.high), dtype=np.float64)
 

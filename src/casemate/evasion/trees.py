@@ -25,9 +25,6 @@ __all__ = ["TreeOptions", "tree_attack", "tree_certificate"]
 
 Array = NDArray[Any]
 
-_NORMS = frozenset({Norm.LINF, Norm.L2, Norm.L1})
-_KINDS = frozenset({DataKind.IMAGE, DataKind.TABLE})
-_SOURCE = "branch and bound over boxes: Chen et al., NeurIPS 2019; Devos et al., ICML 2021 (see engine.tree_boxes)"
 _SPARE = 1e-9
 _LEAST = 16  # boxes for a sample, however large the trees
 
@@ -39,15 +36,18 @@ class TreeOptions:
     work: int = 4_000_000
 
 
-@certificate(
-    threat=THREAT,
-    source=_SOURCE,
-    needs={Facet.TREES},
-    kinds=_KINDS,
-    cost=Cost.CHEAP,
-    norms=_NORMS,
-    options=TreeOptions,
-)
+_DECLARED: dict[str, Any] = {
+    "threat": THREAT,
+    "source": "branch and bound over boxes: Chen et al., NeurIPS 2019; Devos et al., ICML 2021 (see engine.tree_boxes)",
+    "needs": {Facet.TREES},
+    "kinds": {DataKind.IMAGE, DataKind.TABLE},
+    "cost": Cost.CHEAP,
+    "norms": {Norm.LINF, Norm.L2, Norm.L1},
+    "options": TreeOptions,
+}
+
+
+@certificate(**_DECLARED)
 def tree_certificate(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
     """The distance below which no change inside the bounds alters the answer of trees.
 
@@ -65,15 +65,7 @@ def tree_certificate(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator
         raise found.ended
 
 
-@attack(
-    threat=THREAT,
-    source=_SOURCE,
-    needs={Facet.TREES},
-    kinds=_KINDS,
-    cost=Cost.CHEAP,
-    norms=_NORMS,
-    options=TreeOptions,
-)
+@attack(**_DECLARED)
 def tree_attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
     """The nearest wrongly answered points of trees: each feature moves just across a threshold, or not at all.
 

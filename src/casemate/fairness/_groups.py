@@ -74,11 +74,15 @@ def _binned(
     name: str, values: NDArray[np.float64], missing: NDArray[np.bool_], edges: Sequence[float] | None, bins: int
 ) -> Attribute:
     if edges is None:
-        inner = np.unique(np.quantile(values[~missing], np.arange(1, bins) / bins))
+        finite = values[np.isfinite(values)]  # infinite ones fall into the bins at the ends
+        inner = np.unique(np.quantile(finite, np.arange(1, bins) / bins))
         # A quantile that is the smallest value would open an empty bin below it.
         inner = inner[inner > values[~missing].min()]
     else:
-        inner = np.asarray(edges, dtype=np.float64)
+        try:
+            inner = np.asarray(edges, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"expected numbers as edges for {name!r}, got {list(edges)}: write numbers") from error
         if inner.ndim != 1 or not np.isfinite(inner).all() or (np.diff(inner) <= 0).any():
             raise ConfigError(f"expected rising edges for {name!r}, got {list(edges)}: sort them")
     codes = np.searchsorted(inner, values, side="right").astype(np.int64)
@@ -104,4 +108,8 @@ def _missing(values: Array) -> NDArray[np.bool_]:
 
 
 def _text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A value in words; different numbers never in the same words."""
+    if not isinstance(value, float):
+        return str(value)
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from casemate.core import exhibit
 from casemate.core.case import Case
 from casemate.core.data import Data
 from casemate.core.evidence import Direction, Evidence, Metric, Quantity
@@ -18,7 +19,7 @@ from casemate.core.lab import Lab, Stored
 from casemate.core.model import Task
 from casemate.core.plugin import probe
 from casemate.core.stats import Interval, clopper_pearson_bounds, max_gap
-from casemate.errors import ConfigError
+from casemate.errors import ConfigError, UsageError
 from casemate.fairness import THREAT
 from casemate.fairness._groups import Attribute, attributes, with_intersections
 
@@ -39,6 +40,12 @@ SELECTION = _gap("selection", "groups are given the favourable class at differen
 TPR = _gap("tpr", "groups that deserve the favourable class are given it at different rates")
 FPR = _gap("fpr", "groups that do not deserve the favourable class are given it at different rates")
 CALIBRATION = _gap("calibration", "the same score means different odds for different groups")
+_SHOWN = {
+    SELECTION: "How often each group is given the favourable class",
+    TPR: "How often each group is given the favourable class where it deserves it",
+    FPR: "How often each group is given the favourable class where it does not deserve it",
+    CALIBRATION: "How much oftener each group has the favourable class than its scores say",
+}
 LEFT_OUT = Metric("fairness.left_out", Quantity.NOTE, Direction.EXACT, unit="groups")
 BINS = Metric("fairness.bins", Quantity.NOTE, Direction.EXACT, unit="bins")
 SAMPLED = Metric("fairness.sampled", Quantity.NOTE, Direction.EXACT, unit="rows")
@@ -88,11 +95,12 @@ def compare_groups(case: Case, lab: Lab) -> Iterator[Evidence]:
     Intervals hold for all groups of an attribute at once and err wide; the value itself errs high, as any maximum of
     noisy rates. Nothing is assumed of an attacker. Groups that are too thin are left out and named in a note; where
     fewer than two remain the interval is all of [0, 1], which no policy reads as a pass. Raises `ConfigError` for an
-    unknown class or a `min_group` under 1.
+    unknown class, a `min_group` or `samples` under 1, or `bins` under 2.
     """
     model = case.the_model()
-    if lab.options.min_group < 1:
-        raise ConfigError(f"expected min_group of at least 1, got {lab.options.min_group}: a group has rows")
+    for name, least in (("min_group", 1), ("samples", 1), ("bins", 2)):
+        if (given := getattr(lab.options, name)) < least:
+            raise ConfigError(f"expected {name} of at least {least}, got {given}: raise it")
     if model.task is Task.REGRESSION:
         yield UNMEASURED.measured(4, method="group gaps are defined for classes; this model predicts numbers")
         return
@@ -107,6 +115,18 @@ def calibration_gap(bias: Sequence[Array], hits: Sequence[Array], confidence: fl
     less spread than a binomial), and Student's t, which also covers scores that vary with no relation to the hits. Errs
     wide. Raises `UsageError` for fewer than two groups.
     """
+    if len(bias) < 2:
+        raise UsageError(f"expected at least 2 groups, got {len(bias)}: compare two groups or more")
+    mean, low, high = _biases(bias, hits, confidence)
+    value, n = float(np.ptp(mean)), sum(len(part) for part in bias)
+    apart = np.where(np.eye(len(mean), dtype=bool), -np.inf, high[:, None] - low[None, :])
+    bottom = max(0.0, float(low.max() - high.min()))
+    method = "bonferroni: wider of clopper-pearson and t"
+    return Interval(value, min(bottom, value), max(float(apart.max()), value), n, confidence, method)
+
+
+def _biases(bias: Sequence[Array], hits: Sequence[Array], confidence: float) -> tuple[Array, Array, Array]:
+    """Each group's mean of `bias`, and the bounds that hold for all groups at once; `(g,)` each."""
     n = np.array([len(part) for part in bias])
     mean = np.array([float(part.mean()) for part in bias])
     rate = np.array([float(part.mean()) for part in hits])
@@ -115,11 +135,7 @@ def calibration_gap(bias: Sequence[Array], hits: Sequence[Array], confidence: fl
     spread = np.array([_half_width(part, each) for part in bias])
     low = np.maximum(np.minimum(cp_low - rate, -spread) + mean, -1.0)
     high = np.minimum(np.maximum(cp_high - rate, spread) + mean, 1.0)
-    value = float(np.ptp(mean))
-    apart = np.where(np.eye(len(n), dtype=bool), -np.inf, high[:, None] - low[None, :])
-    bottom = max(0.0, float(low.max() - high.min()))
-    method = "bonferroni: wider of clopper-pearson and t"
-    return Interval(value, min(bottom, value), max(float(apart.max()), value), int(n.sum()), confidence, method)
+    return mean, low, high
 
 
 def _half_width(bias: Array, confidence: float) -> float:
@@ -153,6 +169,7 @@ def _measure(stored: Stored, lab: Lab) -> Iterator[Evidence]:
     single = [_attribute(stored, position) for position in range(len(stored["attributes"]))]
     yield from _notes(stored, single, options)
     wanted = _favourable(list(stored["classes"]), options.positive)
+    shown: dict[Metric, list[exhibit.Groups]] = {}
     for item in with_intersections(single) if options.intersections else single:
         thin: dict[str, list[str]] = {}
         for name, number in wanted:
@@ -161,13 +178,18 @@ def _measure(stored: Stored, lab: Lab) -> Iterator[Evidence]:
                 kept = [cell for cell in cells if len(cell[1]) >= options.min_group]
                 interval, method = _interval(metric, kept, options)
                 yield metric.measured(interval, method=method, about=about, at={"positive": name}, files=files)
-                if len(kept) < len(cells):
-                    few = [f"{cell[0]} (n = {len(cell[1])})" for cell in cells if len(cell[1]) < options.min_group]
+                few = [f"{cell[0]} (n = {len(cell[1])})" for cell in cells if len(cell[1]) < options.min_group]
+                if few:
                     thin[f"{metric.name}, class {name}"] = few
+                if len(kept) > 1:
+                    shown.setdefault(metric, []).append(_groups(item, about, kept, few, options.confidence))
         if thin:
             count = len({group for groups in thin.values() for group in groups})
             method = "; ".join(f"{rate}: {', '.join(groups)}" for rate, groups in thin.items())
             yield LEFT_OUT.measured(count, method=f"under {options.min_group} rows: {method}", about=item.name)
+    for metric, subjects in shown.items():
+        drawn = exhibit.bars(subjects, metric=metric.name, confidence=options.confidence, caption=_SHOWN[metric])
+        lab.show(metric.name.partition(".")[2], drawn)
 
 
 def _attribute(stored: Stored, position: int) -> Attribute:
@@ -214,6 +236,22 @@ def _interval(metric: Metric, cells: Sequence[Cell], options: Options) -> tuple[
     top, bottom = int(np.argmax(values)), int(np.argmin(values))
     ends = [f"{cells[i][0]} {values[i]:.3f} (n = {len(cells[i][1])})" for i in (top, bottom)]
     return interval, f"{what}: highest {ends[0]}, lowest {ends[1]}, of {len(cells)} groups"
+
+
+def _groups(
+    item: Attribute, about: str, cells: Sequence[Cell], thin: Sequence[str], confidence: float
+) -> exhibit.Groups:
+    """The groups behind one gap: bins in their order, other groups from the highest to the lowest."""
+    hits, n = [cell[1] for cell in cells], np.array([len(cell[1]) for cell in cells])
+    if len(cells[0][2]):
+        value, low, high = _biases([hit - score for _, hit, score in cells], hits, confidence)
+    else:
+        counts = np.array([int(hit.sum()) for hit in hits])
+        value = counts / n
+        low, high = clopper_pearson_bounds(counts, n, 1 - (1 - confidence) / len(n))
+    order = np.arange(len(n)) if item.edges else np.argsort(-value, kind="stable")
+    names = [cells[i][0] for i in order]
+    return exhibit.Groups(about, names, value[order], low[order], high[order], n[order], thin)
 
 
 def _notes(stored: Stored, single: Sequence[Attribute], options: Options) -> Iterator[Evidence]:

@@ -28,9 +28,10 @@ def write(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o666) -> No
     `mode` is narrowed by the umask. A symbolic link at `path` is replaced, not followed.
 
     Raises `UsageError` if the folder is missing, the place is not writable or the disk is full; the old file is then
-    untouched.
+    untouched. Devices, pipes and the links of /dev are refused: root could replace /dev/null with a file.
     """
     target = Path(path)
+    _refuse_special(target)
     with _reported(target):
         aside = _aside(target)
         try:
@@ -81,6 +82,12 @@ def _reported(target: Path) -> Iterator[None]:
     except OSError as error:
         mend = "create the folder, free some space or choose another place"
         raise UsageError(f"expected to be able to write {target}, got {error.strerror or error}: {mend}") from error
+
+
+def _refuse_special(target: Path) -> None:
+    device = target.absolute().parent in (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
+    if device or (target.exists() and not target.is_file() and not target.is_dir()):
+        raise UsageError(f"expected the name of a file, got the device or pipe {target}: name a file")
 
 
 def _refuse_existing(target: Path) -> None:

@@ -12,7 +12,8 @@ from casemate.report.html import template
 
 __all__ = ["Compared", "Group", "Line", "render"]
 
-_MOST = 200  # lines of a group; the others are counted
+_MOST = 150  # lines of a group; the others are counted
+_LONGEST = 120  # characters of one text: the page stays below 2.5 MB
 _ALWAYS = ".clean_accuracy"  # a note, and the first thing that is asked of two models
 
 
@@ -111,13 +112,15 @@ _GROUPS = (
 )
 
 
-def render(rows: Sequence[Compared], a: Report, b: Report) -> str:
+def render(rows: Sequence[Compared], a: Report, b: Report, *, same_samples: bool = True) -> str:
     """The whole page of the comparison of report `a` with report `b`; equal input gives equal pages."""
     kept: dict[str, list[Compared]] = {}
     for row in rows:
         kept.setdefault(_verdict(row), []).append(row)
     groups = [_group(key, title, shape, kept[key]) for key, title, shape in _GROUPS if key in kept]
-    return template("comparison.html.j2").render(a=a, b=b, groups=groups, rows=rows, words=words)
+    return template("comparison.html.j2").render(
+        a=a, b=b, groups=groups, rows=rows, longest=_LONGEST, same_samples=same_samples
+    )
 
 
 def _verdict(row: Compared) -> str:
@@ -142,8 +145,9 @@ def _group(key: str, title: str, shape: str, rows: Sequence[Compared]) -> Group:
 
 def _line(row: Compared, reach: float) -> Line:
     drawn = max(abs(row.low), abs(row.high)) <= 1  # shares on one axis; what has a unit has no place there
-    places = [part.split(" = ", 1) for part in row.at.split(", ") if part.partition(" = ")[2] != row.about]
+    known = row.about, words.notation(f"norm = {row.about}").removeprefix("norm = ")
+    places = [part.split(" = ", 1) for part in row.at.split(", ") if part.partition(" = ")[2] not in known]
     told = [" = ".join([words.metric(key), *rest]) for key, *rest in places]
-    parts = words.sentence(words.metric(row.metric)), words.subject(row.about), *told
+    parts = words.sentence(words.metric(row.metric)), words.subject(row.about, row.metric), *told
     name = ", ".join(part for part in parts if part)
     return Line(row, name, drawing.difference(row.low, row.value, row.high, reach) if drawn else None)

@@ -111,7 +111,8 @@ def _metrics(report: Report) -> list[dict[str, Any]]:
 
 def _metric(item: Evidence) -> dict[str, Any]:
     """One measurement; which way it errs stands beside where it was made, for the format has no field for it."""
-    where = ", ".join(part for part in (item.about, words.place(item), words.size(item)) if part)
+    places = [f"{key} = {item.at[key]}" for key in sorted(item.at)]  # with the ids of report.json
+    where = ", ".join(part for part in (item.about, *places, words.size(item)) if part)
     errs = words.DIRECTION[item.errs]
     metric: dict[str, Any] = {"type": item.metric, "value": _number(item.value)}
     if where or errs:

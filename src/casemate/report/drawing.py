@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from casemate.core.evidence import Direction, Evidence, Quantity
 from casemate.core.judgement import TABLE, Scale
@@ -190,8 +190,7 @@ def _eps(item: Evidence) -> float:
 
 
 def _subject(item: Evidence) -> str:
-    rest = [f"{key} = {item.at[key]}" for key in sorted(item.at) if key != "eps" and item.at[key] != item.about]
-    return ", ".join(part for part in (item.about, *rest) if part)
+    return ", ".join(words.parts(replace(item, at={key: x for key, x in item.at.items() if key != "eps"})))
 
 
 def _curve(plugin: str, subject: str, items: Sequence[Evidence], gates: Sequence[Gate]) -> Curve:
@@ -202,7 +201,7 @@ def _curve(plugin: str, subject: str, items: Sequence[Evidence], gates: Sequence
     lines = tuple(_series(side, largest) for side in told)
     ticks = [largest * k / 4 for k in range(5)]
     return Curve(
-        title=words.subject(subject) or plugin,
+        title=subject or plugin,
         plugin=plugin,
         series=lines,
         band=_band(lines),

@@ -1,4 +1,4 @@
-"""The exhibits of a report: samples before and after, and curves, read from the evidence beside report.json.
+"""The exhibits of a report: samples before and after, curves and bars, read from the evidence beside report.json.
 
 Exhibits illustrate: no number of a report comes from one, and one that is missing, damaged or not understood is told in
 a sentence in its place. A report.json may come from anywhere, so only files inside its folder are read, each is held
@@ -22,7 +22,7 @@ from casemate.core.report import Report
 from casemate.errors import FormatError
 from casemate.formats import arrays
 from casemate.formats.digests import sha256_bytes
-from casemate.report import png
+from casemate.report import group_bars, png
 from casemate.report.plots import Plot, line_plots
 
 __all__ = ["Cell", "Exhibit", "Picture", "Table", "Texts", "Words", "load_exhibits"]
@@ -90,7 +90,10 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class Exhibit:
-    """What one file shows: one of the four kinds is filled, or `fault` says why none is."""
+    """What one file shows, or one subject of a file of bars: one kind is filled, or `fault` says why none is.
+
+    `metric` is named where it belongs to the evidence of one metric only.
+    """
 
     plugin: str
     about: str
@@ -100,6 +103,8 @@ class Exhibit:
     table: Table | None = None
     texts: tuple[Texts, ...] = ()
     plots: tuple[Plot, ...] = ()
+    groups: group_bars.Subject | None = None
+    metric: str = ""
     fault: str = ""
 
 
@@ -109,7 +114,7 @@ def load_exhibits(report: Report, folder: Path) -> list[Exhibit]:
     found = [(path, _read(folder, path, digest)) for path, digest in paths]
     stacks = [kept.get("original") for _, kept in found if isinstance(kept, dict)]
     side = _side(value for value in stacks if isinstance(value, np.ndarray) and value.ndim == 4)
-    return [_shaped(path, kept, side) for path, kept in found]
+    return [exhibit for path, kept in found for exhibit in _shaped(path, kept, side)]
 
 
 def _read(folder: Path, path: str, digest: str) -> dict[str, Any] | str:
@@ -136,16 +141,19 @@ def _side(stacks: Iterable[Values]) -> int:
     return min(_LARGEST, max(_SMALLEST, math.isqrt(_PIXELS // max(drawn, 1))))
 
 
-def _shaped(path: str, kept: dict[str, Any] | str, side: int) -> Exhibit:
+def _shaped(path: str, kept: dict[str, Any] | str, side: int) -> list[Exhibit]:
     room, name = path.rsplit("/", 2)[-2:]
     plugin, called = room.replace(".", "/", 1), name.removeprefix("exhibit-").split(".")[0]
     if isinstance(kept, str):
-        return Exhibit(plugin, "", called, fault=kept)
+        return [Exhibit(plugin, "", called, fault=kept)]
     about, caption = str(kept.get("about", "")), str(kept.get("caption", "") or called)
     try:
-        return Exhibit(plugin, about, caption, **_KINDS[kept["exhibit"]](kept, side))
+        if kept["exhibit"] == "bars":
+            metric = str(kept["metric"])
+            return [Exhibit(plugin, s.about, caption, groups=s, metric=metric) for s in group_bars.subjects(kept)]
+        return [Exhibit(plugin, about, caption, **_KINDS[kept["exhibit"]](kept, side))]
     except (KeyError, TypeError, ValueError, IndexError):
-        return Exhibit(plugin, about, caption, fault="the file holds nothing that this release can draw")
+        return [Exhibit(plugin, about, caption, fault="the file holds nothing that this release can draw")]
 
 
 def _pictures(kept: Mapping[str, Any], side: int) -> dict[str, Any]:

@@ -44,9 +44,13 @@ class Drawn:
     exhibits: tuple[Exhibit, ...] = ()
 
     @property
-    def any(self) -> bool:
-        """Whether there is any."""
-        return bool(self.curves or self.trends or self.exhibits)
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.curves) + len(self.trends) + len(self.exhibits)
+
+    def first(self, most: int) -> Drawn:
+        """The first `most` of each kind."""
+        return Drawn(self.curves[:most], self.trends[:most], self.exhibits[:most])
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,16 +168,19 @@ def _highest(found: Iterable[Severity]) -> Severity:
 def drawn_with(found: Sequence[Family], drawn: Drawn) -> tuple[list[Family], Drawn]:
     """The families, each with the pictures that are about it, and the pictures that are left.
 
-    An exhibit belongs to the first family of its plug-in that has its subject; curves and trends belong to the first of
-    their plug-in.
+    An exhibit belongs to the first family of its plug-in that has its subject, and its metric where it names one;
+    curves and trends belong to the first of their plug-in.
     """
     told = []
     for family in found:
-        subjects = {item.about for outcome in family.outcomes for item in outcome.evidence} | {""}
+        measured = [item for outcome in family.outcomes for item in outcome.evidence]
+        subjects, metrics = {item.about for item in measured} | {""}, {item.metric for item in measured} | {""}
         mine = Drawn(
             tuple(c for c in drawn.curves if c.plugin == family.plugin),
             tuple(t for t in drawn.trends if t.plugin == family.plugin),
-            tuple(e for e in drawn.exhibits if e.plugin == family.plugin and e.about in subjects),
+            tuple(
+                e for e in drawn.exhibits if e.plugin == family.plugin and e.about in subjects and e.metric in metrics
+            ),
         )
         told.append(replace(family, drawn=mine))
         drawn = Drawn(

@@ -7,8 +7,7 @@ policy allows nothing but its own style and the pictures that it holds.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,33 +25,47 @@ if TYPE_CHECKING:
 
 __all__ = ["framed", "render", "template"]
 
-_LONGEST = 1000  # characters of one text; the rest is in report.json
-_MOST = 80  # cards of a section, and lines of a list
-# Control characters, those that turn the direction of writing, and halves of surrogate pairs: a name made of them can
-# look like another.
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+_LARGEST = 2_400_000  # bytes of a page
+# Most cards of a section and lines of a list, most pictures of a card, longest text (the rest is in report.json): the
+# first that make a page of at most `_LARGEST` bytes.
+_LIMITS = ((80, 80, 1000), (40, 20, 500), (20, 8, 300), (8, 2, 200), (3, 0, 100), (1, 0, 50))
+_LONGEST = _LIMITS[0][2]
 _FIRST = (Status.FAILED, Status.UNDECIDED, Status.PASSED)
 
 
 def render(report: Report, exhibits: Sequence[Exhibit] = ()) -> str:
-    """The whole page; equal reports (with equal exhibits) give equal pages."""
+    """The whole page, below 2.5 MB; equal reports (with equal exhibits) give equal pages.
+
+    What a page has no room for is counted where it would stand; all of it is in report.json.
+    """
+    page = ""
+    for most, pictures, longest in _LIMITS:
+        page = _page(report, exhibits, most=most, pictures=pictures, longest=longest)
+        if len(page.encode()) <= _LARGEST:
+            break
+    return page
+
+
+def _page(report: Report, exhibits: Sequence[Exhibit], *, most: int, pictures: int, longest: int) -> str:
     accepted = set(report.ruling.accepted)
     opened = [f for f in report.findings if f.id not in accepted]
     clean = [o for o in report.outcomes if isinstance(o, Clean)]
     drawn = Drawn(tuple(drawing.curves(report)), tuple(plots.trends(report)), tuple(exhibits))
-    cards, drawn = drawn_with(grouped(report, opened)[:_MOST], drawn)
-    unclear, drawn = drawn_with(
-        grouped(report, [o for o in report.outcomes if isinstance(o, Inconclusive)])[:_MOST], drawn
-    )
-    suffered, drawn = drawn_with(grouped(report, [f for f in report.findings if f.id in accepted])[:_MOST], drawn)
+    sections: dict[str, list[Finding] | list[Inconclusive]] = {
+        "cards": opened,
+        "unclear": [o for o in report.outcomes if isinstance(o, Inconclusive)],
+        "accepted": [f for f in report.findings if f.id in accepted],
+    }
+    shown, left = {}, {}
+    for name, found in sections.items():
+        families = grouped(report, found)
+        shown[name], drawn = drawn_with(families[:most], drawn)
+        left[f"{name}_left"] = len(families) - len(shown[name])
     return template("report.html.j2").render(
         report=report,
         gates=sorted(report.ruling.gates, key=lambda gate: _FIRST.index(gate.status)),
         opened=opened,
-        cards=cards,
-        unclear=unclear,
-        unclear_count=sum(isinstance(o, Inconclusive) for o in report.outcomes),
-        accepted=suffered,
+        unclear_count=len(sections["unclear"]),
         passed=[o for o in clean if any(e.quantity is not Quantity.NOTE for e in o.evidence)],
         noted=[o for o in clean if o.evidence and all(e.quantity is Quantity.NOTE for e in o.evidence)],
         drawn=drawn,
@@ -60,7 +73,11 @@ def render(report: Report, exhibits: Sequence[Exhibit] = ()) -> str:
         mends=exposure.best_mends(opened),
         untested=exposure.by_reason(report),
         severities=exposure.severities(opened),
-        most=_MOST,
+        most=most,
+        most_pictures=pictures,
+        longest=longest,
+        **shown,
+        **left,
     )
 
 
@@ -75,7 +92,7 @@ def framed(page: str, *, height: int = 720) -> str:
 @cache
 def template(name: str) -> Template:
     """A template of this package: it escapes what is put in, and refuses what is not there."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -83,9 +100,9 @@ def template(name: str) -> Template:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_shown,
+        finalize=pass_context(_shown),
     )
-    environment.filters.update(whole=_whole, separated=words.separated)
+    environment.filters.update(whole=_whole, separated=words.separated, notation=words.notation)
     environment.globals.update(
         bar=drawing.bar, difference=drawing.difference, drawing=drawing, plots=plots, words=words, isfinding=_isfinding
     )
@@ -96,14 +113,14 @@ def _isfinding(outcome: object) -> bool:
     return isinstance(outcome, Finding)
 
 
-def _shown(value: Any) -> Any:
+def _shown(context: Mapping[str, Any], value: Any) -> Any:
     """What is put into the page: texts without characters that nobody sees, and of bounded length."""
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
-    text = str(value)
-    if len(text) > _LONGEST:
-        text = f"{text[:_LONGEST]}… ({len(text) - _LONGEST:,} more characters)"
-    return _UNSEEN.sub(lambda found: f"[U+{ord(found[0]):04X}]", text)
+    longest = context.get("longest", _LONGEST)
+    text, left = str(value)[:longest], max(len(value) - longest, 0)
+    text = words.visible(text)
+    return f"{text}… ({left:,} more characters)" if left else text
 
 
 def _whole(text: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from casemate.core.judgement import Status
 from casemate.core.report import Report
 from casemate.errors import CasemateError, FormatError
 from casemate.formats import canonical
@@ -37,8 +38,8 @@ def dumps(report: Report) -> bytes:
 def loads(data: bytes | str) -> Report:
     """The report that `dumps` wrote; `dumps(loads(data)) == data`.
 
-    Raises `FormatError` for anything else: not JSON, another version, an unknown key, a value of the
-    wrong type, a number outside its interval.
+    Raises `FormatError` for anything else: not JSON, another version, an unknown key, a value of the wrong type, a
+    number outside its interval, a verdict that is not that of the gates.
     """
     from pydantic import ValidationError
 
@@ -58,7 +59,19 @@ def loads(data: bytes | str) -> Report:
     except CasemateError as error:  # a record's own law, such as an interval that does not hold its value
         raise FormatError(f"expected a report that an audit wrote, got one against the law: {error}") from error
     _refuse_strangers(given, canonical.loads(dumps(report)), "$")
+    _refuse_contradictions(report)
     return report
+
+
+def _refuse_contradictions(report: Report) -> None:
+    """A verdict that its own gates contradict: every format would show the one and list the others."""
+    found = {gate.status for gate in report.ruling.gates}
+    worst = next((s for s in (Status.FAILED, Status.UNDECIDED, Status.PASSED) if s in found), Status.UNDECIDED)
+    if report.ruling.status is not worst:
+        raise FormatError(
+            f"expected the verdict {worst} that the gates give, got {report.ruling.status}: "
+            "restore the file from its source"
+        )
 
 
 def digest(report: Report) -> str:

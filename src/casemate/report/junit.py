@@ -126,7 +126,7 @@ def _lines(outcomes: Sequence[Outcome]) -> str:
 
 def _headline(outcome: Outcome) -> str:
     if isinstance(outcome, Finding):
-        return f"{outcome.severity}: {words.sentence(outcome.title)} ({outcome.about}) {outcome.id}"
+        return f"{outcome.severity}: {words.sentence(outcome.title)} ({words.notation(outcome.about)}) {outcome.id}"
     could = f", could be {outcome.could_be}" if isinstance(outcome, Inconclusive) else ""
     return f"{outcome.outcome}{could}: {outcome.about or outcome.plugin}"
 

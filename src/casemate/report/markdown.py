@@ -42,7 +42,10 @@ def _head(report: Report) -> str:
 
 
 def _gates(report: Report) -> str:
-    rows = [f"| {_WORD[gate.status]} | {_text(gate.gate)} | {_text(gate.reason)} |" for gate in report.ruling.gates]
+    rows = [
+        f"| {_WORD[gate.status]} | {_text(words.notation(gate.gate))} | {_text(words.notation(gate.reason))} |"
+        for gate in report.ruling.gates
+    ]
     return "\n".join(["| | gate | why |", "| --- | --- | --- |", *rows])
 
 
@@ -52,7 +55,9 @@ def _findings(report: Report) -> list[str]:
 
 
 def _finding(finding: Finding) -> list[str]:
-    lines = [f"- **{finding.severity}**: {_text(words.sentence(finding.title))} ({_text(finding.about)})"]
+    lines = [
+        f"- **{finding.severity}**: {_text(words.sentence(finding.title))} ({_text(words.notation(finding.about))})"
+    ]
     lines += _measured(finding.evidence)
     if finding.mend:
         lines.append(f"    - mend: {_text(finding.mend)}")
@@ -65,7 +70,9 @@ def _measured(evidence: Sequence[Evidence]) -> list[str]:
     lines = []
     for item in words.in_order(shown):
         told = ", ".join(part for part in (words.told(item), words.place(item), words.size(item)) if part)
-        lines.append(f"    - {_text(told)}")
+        # a gap says little without the groups at its ends, which its method names
+        how = f"; {words.separated(item.method)}" if item.quantity is Quantity.RATE_GAP else ""
+        lines.append(f"    - {_text(told + how)}")
     return lines + ([f"    - and {len(judged) - len(shown)} more"] if len(judged) > len(shown) else [])
 
 
@@ -73,7 +80,9 @@ def _unclear(report: Report) -> list[str]:
     unclear = [outcome for outcome in report.outcomes if isinstance(outcome, Inconclusive)]
     lines = []
     for outcome in sorted(unclear, key=lambda o: (-o.could_be.rank, o.plugin, o.about)):
-        lines.append(f"- could be **{outcome.could_be}**: {_text(outcome.about)}; {_text(outcome.need)}")
+        lines.append(
+            f"- could be **{outcome.could_be}**: {_text(words.notation(outcome.about))}; {_text(outcome.need)}"
+        )
         lines += _measured(outcome.evidence)
     return [f"### Inconclusive ({len(unclear)})", "\n".join(lines)] if unclear else []
 
@@ -119,7 +128,7 @@ def _foot(report: Report) -> str:
 
 def _text(text: str) -> str:
     """One line of plain text: special characters escaped, and nothing that a host would turn into a link or mention."""
-    line = _BLANK.sub(" ", text).strip()
+    line = words.visible(_BLANK.sub(" ", text)).strip()
     if len(line) > _LONGEST:
         line = f"{line[: _LONGEST - 1]}…"
     line = _SPECIAL.sub(r"\\\1", line)

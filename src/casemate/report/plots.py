@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -186,8 +186,7 @@ def _coordinate(item: Evidence) -> str:
 
 
 def _name(item: Evidence, key: str) -> str:
-    rest = [f"{k} = {v}" for k, v in sorted(item.at.items()) if k != key and v != item.about]
-    return ", ".join(part for part in (words.subject(item.about), *rest) if part)
+    return ", ".join(words.parts(replace(item, at={k: x for k, x in item.at.items() if k != key})))
 
 
 def _panel(name: str, items: list[Evidence], key: str) -> Panel:

@@ -185,7 +185,7 @@ def _result(report: Report, outcome: Finding | Inconclusive, names: list[str], p
 
 def _message(outcome: Finding | Inconclusive) -> str:
     title = outcome.title if isinstance(outcome, Finding) else f"undecided, could be {outcome.could_be}"
-    lines = [f"{words.sentence(title)} ({outcome.about})."]
+    lines = [f"{words.sentence(title)} ({words.notation(outcome.about)})."]
     judged = words.in_order(item for item in outcome.evidence if item.quantity is not Quantity.NOTE)
     parts = ((words.told(item), words.place(item), words.size(item)) for item in judged)
     lines += [", ".join(filter(None, measured)) for measured in parts]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, final
 
 from casemate.core.evidence import Evidence, Quantity
 from casemate.core.judgement import Status, severity_range
@@ -13,10 +13,11 @@ from casemate.core.report import Report
 from casemate.report import words
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
     from rich.table import Table
 
-__all__ = ["verdict_table"]
+__all__ = ["Visible", "verdict_table"]
 
 _COLOUR: Mapping[Severity, str] = {
     Severity.CRITICAL: "bold red",
@@ -51,7 +52,20 @@ def verdict_table(report: Report, *, verbose: bool = False) -> RenderableType:
         parts += [_heading("Not tested", len(report.untested)), _untested(report.untested, verbose=verbose), Text()]
     parts += _passes(report, verbose=verbose)
     parts += [_heading("Gates", len(report.ruling.gates)), _gates(report, verbose=verbose), Text()]
-    return Group(*parts, _verdict(report))
+    return Visible(Group(*parts, _verdict(report)))
+
+
+@final
+class Visible:
+    """A renderable whose texts hold no control character: a class's name cannot move the cursor or colour a line."""
+
+    def __init__(self, renderable: RenderableType) -> None:
+        self._renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        """Yield the segments of the renderable, their texts made visible."""
+        for segment in console.render(self._renderable, options):
+            yield segment if segment.control else segment._replace(text=words.visible(segment.text))
 
 
 def _heading(title: str, count: int) -> RenderableType:
@@ -76,7 +90,7 @@ def _findings(found: Sequence[Finding], *, verbose: bool) -> RenderableType:
     table = _grid(None, 1)
     for finding in found:
         colour = _COLOUR[finding.severity]
-        title = Text.assemble(words.sentence(finding.title), ("  " + finding.about, "dim"))
+        title = Text.assemble(words.sentence(finding.title), ("  " + words.notation(finding.about), "dim"))
         table.add_row("", Text(str(finding.severity), colour), title)
         items = [item for item in finding.evidence if item.quantity is not Quantity.NOTE]
         for item in words.in_order(items if verbose else _gravest(items)):
@@ -108,7 +122,7 @@ def _unclear(unclear: Sequence[Inconclusive]) -> RenderableType:
         table.add_row(
             "",
             Text(f"could be {outcome.could_be}", "magenta"),
-            Text.assemble(outcome.about, ("  " + outcome.plugin, "dim")),
+            Text.assemble(words.notation(outcome.about), ("  " + outcome.plugin, "dim")),
         )
         for item in words.in_order(_gravest(outcome.evidence)):
             table.add_row("", "", _measurement(item))
@@ -147,7 +161,7 @@ def _passes(report: Report, *, verbose: bool) -> list[RenderableType]:
             table = _grid(None, 1)
             for outcome in judged:
                 for item in words.in_order(outcome.evidence):
-                    table.add_row("", Text(outcome.about or outcome.plugin), _measurement(item))
+                    table.add_row("", Text(words.notation(outcome.about) or outcome.plugin), _measurement(item))
             parts.append(table)
         parts.append(Text())
     accepted = [finding for finding in report.findings if finding.id in report.ruling.accepted]
@@ -169,11 +183,8 @@ def _gates(report: Report, *, verbose: bool) -> RenderableType:
     table = _grid(None, 1)
     for gate in report.ruling.gates:
         word, colour = _STATUS[gate.status]
-        table.add_row(
-            "",
-            Text(word, colour),
-            Text.assemble(gate.gate, ("  " + (gate.reason if verbose else _short(gate.reason)), "dim")),
-        )
+        why = words.notation(gate.reason if verbose else _short(gate.reason))
+        table.add_row("", Text(word, colour), Text.assemble(words.notation(gate.gate), ("  " + why, "dim")))
     return table
 
 

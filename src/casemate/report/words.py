@@ -22,6 +22,7 @@ __all__ = [
     "interval",
     "metric",
     "names",
+    "notation",
     "number",
     "parts",
     "place",
@@ -35,6 +36,7 @@ __all__ = [
     "told",
     "topic",
     "value",
+    "visible",
     "where",
 ]
 
@@ -76,15 +78,20 @@ _LISTS = (
     ("EU AI Act", "eu_ai_act"),
 )
 
-_SUBJECTS: Mapping[str, str] = {
-    "linf": "L∞ norm",
-    "l2": "L2 norm",
-    "l1": "L1 norm",
-    "l0": "L0 norm",
-    "loss": "attack by loss",
-    "rmia": "RMIA",
+_NORMS: Mapping[str, str] = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
+# The id of a norm where this package writes one: `norm = linf`, `linf distance`, the subject of a metric of evasion.
+_NORM = re.compile(r"(norm = |evasion\.\w+: |\b(?=\w+ (?:norm|distance)\b))(linf|l[012])\b")
+_SUBJECTS: Mapping[str, Mapping[str, str]] = {
+    "evasion": {name: f"{sign} norm" for name, sign in _NORMS.items()},
+    "privacy": {"loss": "attack by loss", "rmia": "RMIA"},
 }
 _COUNT = re.compile(r"(?<=n = )\d{4,15}\b|(?<![\w.,#-])\d{5,15}(?![\w.])", re.ASCII)
+# Control characters, those that turn the direction of writing or have no ink, and halves of surrogate pairs: a name
+# made of them can look like another, move a terminal's cursor, or hide a text that a model reads.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u180b-\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\u3164\ud800-\udfff\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e01ef]"
+)
 _SHORT = frozenset({"auc", "fpr", "tpr"})  # written in capitals
 
 _NAMES = (
@@ -196,8 +203,8 @@ def size(item: Evidence) -> str:
 
 
 def place(item: Evidence) -> str:
-    """Where it was measured: `eps = 0.1, norm = linf`."""
-    return ", ".join(f"{key} = {_short(item.at[key])}" for key in sorted(item.at))
+    """Where it was measured: `eps = 0.1, norm = L∞`."""
+    return notation(", ".join(f"{key} = {_short(item.at[key])}" for key in sorted(item.at)))
 
 
 def metric(name: str) -> str:
@@ -210,13 +217,24 @@ def metric(name: str) -> str:
     return " ".join(part.upper() if part in _SHORT else part for part in parts)
 
 
-def subject(about: str) -> str:
-    """Whom or what a measurement is about; norms and attacks by their names.
+def subject(about: str, metric: str) -> str:
+    """Whom or what a measurement of a metric is about; norms and attacks by their names, a group by its own.
 
-    >>> subject("linf"), subject("age x sex")
-    ('L∞ norm', 'age x sex')
+    >>> subject("linf", "evasion.robust_accuracy"), subject("l1", "fairness.selection_gap")
+    ('L∞ norm', 'l1')
     """
-    return _SUBJECTS.get(about, about)
+    return _SUBJECTS.get(metric.partition(".")[0], {}).get(about, about)
+
+
+def notation(text: str) -> str:
+    """A sentence of this package in which norms stand as the field writes them; report.json keeps their ids.
+
+    >>> notation("evasion.robust_accuracy (eps = 0.1, norm = linf) at least 0.5")
+    'evasion.robust_accuracy (eps = 0.1, norm = L∞) at least 0.5'
+    >>> notation("evasion.robust_accuracy: l2"), notation("fairness.selection_gap: l2")
+    ('evasion.robust_accuracy: L2', 'fairness.selection_gap: l2')
+    """
+    return _NORM.sub(lambda found: f"{found[1]}{_NORMS[found[2]]}", text)
 
 
 def topic(about: str) -> str:
@@ -229,7 +247,7 @@ def topic(about: str) -> str:
     if "." not in name or " " in name:
         return sentence(about)
     said = metric(name)
-    return ", ".join(part for part in (said[:1].upper() + said[1:], subject(rest) if colon else "") if part)
+    return ", ".join(part for part in (said[:1].upper() + said[1:], subject(rest, name) if colon else "") if part)
 
 
 def where(item: Evidence) -> str:
@@ -240,7 +258,8 @@ def where(item: Evidence) -> str:
 def parts(item: Evidence) -> list[str]:
     """Subject and coordinates, each in words: `["L∞ norm", "eps = 0.1"]`."""
     told = [_at(key, item.at[key]) for key in sorted(item.at) if item.at[key] != item.about]
-    return [subject(item.about), *told] if item.about else told
+    whom = _at("norm", item.about) if item.about and item.at.get("norm") == item.about else ""
+    return [whom or subject(item.about, item.metric), *told] if item.about else told
 
 
 def separated(text: str) -> str:
@@ -250,6 +269,15 @@ def separated(text: str) -> str:
     'n = 5,421 of 16,281 rows, 2016, v1.23456'
     """
     return _COUNT.sub(lambda found: f"{int(found[0]):,}", text)
+
+
+def visible(text: str) -> str:
+    """The text with characters that nobody sees told by their numbers; line ends and tabs stay.
+
+    >>> visible(f"a{chr(0x202E)}b{chr(27)}[31m")
+    'a[U+202E]b[U+001B][31m'
+    """
+    return _UNSEEN.sub(lambda found: f"[U+{ord(found[0]):04X}]", text)
 
 
 def names(threat: Threat) -> list[tuple[str, str]]:
@@ -265,7 +293,7 @@ def _fixed(item: Evidence, x: float) -> str:
 
 def _at(key: str, x: object) -> str:
     if key == "norm":
-        return subject(str(x))
+        return f"{_NORMS.get(str(x), x)} norm"
     name = key.upper() if key in _SHORT else key.replace("_", " ")
     return f"{name} = {_short(x)}"
 

@@ -1,7 +1,8 @@
 """The store: runs, finished units, outcomes, resources, events. SQLite in `.casemate/` by default, any URL else.
 
 Rows of `runs`, `run_states`, `outcomes` and `events` are only added: the database refuses to change or delete them.
-`results` and `resources` are caches of work, keyed by the digest of everything that decides them.
+`results` and `resources` are caches of work, keyed by the digest of everything that decides them; beside them stands
+how many queries a run has sent.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 __all__ = ["RunRow", "Store", "open_store"]
+
+_QUERIES = "queries"  # no digest, so no key of a unit of work
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,22 @@ class Store:
         from casemate.store import tables
 
         self._put(tables.results, {"run": run, "key": key, "blob": blob})
+
+    def queries(self, run: str) -> int:
+        """How many queries a run has sent to an endpoint; 0 where none is noted."""
+        return int(self.result(run, _QUERIES) or 0)
+
+    def put_queries(self, run: str, queries: int) -> None:
+        """Note how many queries a run has sent; the last note counts."""
+        import sqlalchemy as sa
+
+        from casemate.store import tables
+
+        c = tables.results.c
+        row = {"run": run, "key": _QUERIES, "blob": str(queries).encode()}
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(tables.results).where((c.run == run) & (c.key == _QUERIES)))
+            connection.execute(tables.results.insert(), row)
 
     def resource(self, key: str) -> bytes | None:
         """A resource by its key."""

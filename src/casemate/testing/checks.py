@@ -223,7 +223,7 @@ def _stays_in_budget(plugin: Plugin, run: Callable[[Meter], object]) -> None:
 
 def _pursued(plugin: Plugin, case: Case, goal: Goal, meter: Meter) -> Ledger:
     batch = _batch(case.data("test"))
-    ledger = open_ledger(case, batch, goal.norm)
+    ledger = open_ledger(case, batch, goal.norm, target=goal.target)
     pursue(plugin, case, batch, goal, _lab(plugin, meter), ledger=ledger, rows=np.arange(len(batch)))
     return ledger
 
