@@ -22,7 +22,7 @@ $(RUN): $(MANIFEST) | $(BIN)/python
 	@touch $@
 
 $(DEV): $(MANIFEST) | $(BIN)/python
-	$(PIP) -e '.[torch,onnx,boost,http,image,text,examples,postgres,docs,dev]'
+	$(PIP) -e '.[torch,onnx,boost,http,image,text,examples,postgres,sign,docs,dev]'
 	@touch $@ $(RUN)
 
 demo: $(RUN) ## train, audit and report on four small models; exits 0 although the models fail

@@ -40,7 +40,7 @@ def test_a_fitted_estimator_and_two_arrays_are_enough(parts: tuple, tmp_path: Pa
 def test_a_case_from_arrays_offers_what_it_was_given(parts: tuple) -> None:
     model, train, test = parts
     made = casemate.case(model, test=test, train=train, groups={"old": test[0][:, 0] > 14})
-    assert {Facet.RECIPE, Facet.AFFINE, Facet.TRAIN, Facet.GROUPS, Facet.FILE} <= made.offers
+    assert {Facet.RECIPE, Facet.AFFINE, Facet.TRAIN, Facet.GROUPS} <= made.offers
     ids = [data.sample_id for data in made.splits.parts().values()]
     assert len(np.unique(np.concatenate(ids))) == 420
     assert made.bundle is not None

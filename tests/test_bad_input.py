@@ -389,16 +389,43 @@ CASES = (
         ("trusted types", "OwnEstimator", "[model] trusted"),
     ),
     Bad(
-        "a pickle without --trust",
+        "a pickle that runs code, without --trust",
         both(pickled("model.pkl"), toml("model.skops", "model.pkl")),
-        ("runs no code", "--trust"),
+        ("known to be harmless", "malicious", "mkdir", "--trust"),
     ),
     Bad(
-        "a joblib file without --trust",
-        both(lambda folder: joblib.dump(Planted(), folder / "model.joblib"), toml("model.skops", "model.joblib")),
-        ("runs no code", "--trust"),
+        "a pickle that runs code, with --isolate",
+        both(pickled("model.pkl"), toml("model.skops", "model.pkl")),
+        ("known to be harmless", "malicious", "mkdir", "--trust"),
+        ask=PREFLIGHT + " --isolate",
     ),
-    Bad("a pickle that calls itself skops", pickled("model.skops"), ("skops file", "model.skops")),
+    Bad(
+        "a pickle of an unknown class",
+        both(pickled("model.pkl", OwnEstimator().fit([[0]] * 2, [0, 1])), toml("model.skops", "model.pkl")),
+        ("known to be harmless", "suspicious", "OwnEstimator", "casemate convert", "--isolate", "--trust"),
+    ),
+    Bad(
+        "half a pickle",
+        both(pickled("model.pkl", LogisticRegression()), cut("model.pkl"), toml("model.skops", "model.pkl")),
+        ("known to be harmless", "unreadable", "get it again"),
+    ),
+    Bad(
+        "a clean pickle of no estimator",
+        both(pickled("model.pkl", {"a": 1}), toml("model.skops", "model.pkl")),
+        ("an estimator in model.pkl", "dict"),
+    ),
+    Bad(
+        "nothing to isolate",
+        toml('path = "model.skops"', 'factory = "os:getcwd"'),
+        ("model.path for --isolate",),
+        ask=PREFLIGHT + " --isolate",
+    ),
+    Bad(
+        "a joblib file that runs code, without --trust",
+        both(lambda folder: joblib.dump(Planted(), folder / "model.joblib"), toml("model.skops", "model.joblib")),
+        ("known to be harmless", "malicious", "mkdir", "--trust"),
+    ),
+    Bad("a pickle that calls itself skops", pickled("model.skops"), ("known to be harmless", "model.skops", "mkdir")),
     Bad(
         "a skops file that unpacks to a thousand times its size",
         bomb("model.skops", "schema.json"),
@@ -425,7 +452,7 @@ CASES = (
     Bad(
         "weights that are a pickle with code",
         both(pickled("model.pt"), toml("model.safetensors", "model.pt")),
-        ("file of weights", "model.pt"),
+        ("known to be harmless", "model.pt, malicious", "mkdir"),
         "images",
     ),
     Bad("weights of another net", toml("nets:build", "nets:flat"), ("model.safetensors", "factory"), "images"),

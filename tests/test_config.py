@@ -386,13 +386,25 @@ def test_a_recipe_that_fails_says_so_in_its_own_words(recipe: str, message: str,
 def test_trust_is_asked_for_and_recorded(table: Path) -> None:
     import pickle
 
+    import cloudpickle
+
     from casemate.adapters.sklearn import load_skops
 
-    (table.parent / "m.pkl").write_bytes(pickle.dumps(load_skops(table.parent / "model.skops")))
+    estimator = load_skops(table.parent / "model.skops")
+    (table.parent / "m.pkl").write_bytes(pickle.dumps(estimator))
     path = write(table.parent, "[model]\npath = 'm.pkl'\n[data]\ntest = 'test.csv'\ntarget = 'label'")
+    clean = case_of(load(path)).the_model()
+    assert "restricted unpickler" in clean.notes["file"]
+    isolated = case_of(load(path, isolate=True)).the_model()
+    assert isolated.notes["isolation"].startswith("loaded and asked in a process without network")
+    x = case_of(load(path)).data("test").x
+    np.testing.assert_array_equal(isolated.labels(x), clean.labels(x))
+    (table.parent / "m.pkl").write_bytes(cloudpickle.dumps(estimator) + b"behind")
     with pytest.raises(ModelError, match="--trust"):
         case_of(load(path))
-    assert "trust" in case_of(load(path, trust=True)).the_model().notes
+    trusted = case_of(load(path, trust=True)).the_model()
+    assert trusted.notes["trust"] == "a suspicious pickle, unpickled because --trust said so"
+    assert trusted.digest == clean.digest
 
 
 # ------------------------------------------------------------------------------------------------------------- proposal

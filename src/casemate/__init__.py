@@ -9,9 +9,9 @@ A fitted estimator (or a torch module) and two arrays are enough::
     report.findings             # what is wrong, worst first, each with its evidence
 
 `case` keeps what is audited in one value, for `audit`, `harden` and `replay`. `audit` returns a `Report`: outcomes with
-intervals and a direction of error, and a ruling under a `Policy`. `harden` tries remedies and audits again; `sign` and
-`verify` attest what was audited; `Case`, `Data`, `Schema` and `Recipe` describe what is audited when two arrays do not
-say enough. `casemate.testing` checks plug-ins of your own.
+intervals and a direction of error, and a ruling under a `Policy`. `harden` tries remedies and audits again; `scan` says
+whether a file is safe to load; `sign` and `verify` attest what was audited; `Case`, `Data`, `Schema` and `Recipe`
+describe what is audited when two arrays do not say enough. `casemate.testing` checks plug-ins of your own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from casemate._api import audit, case, compare, harden, replay, sign, verify, wrap
+    from casemate._api import audit, case, compare, harden, replay, scan, sign, verify, wrap
     from casemate.core.case import Case, Recipe
     from casemate.core.data import Data, Splits
     from casemate.core.model import Model
@@ -50,6 +50,7 @@ __all__ = [
     "compare",
     "harden",
     "replay",
+    "scan",
     "sign",
     "verify",
     "wrap",

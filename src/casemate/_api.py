@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from casemate._harden import Hardened
     from casemate._replay import Replayed
     from casemate.adapters.data import Reading
+    from casemate.artifacts.scans import Scan
     from casemate.formats.attestation import Attestation
 
-__all__ = ["audit", "case", "compare", "harden", "replay", "sign", "verify", "wrap"]
+__all__ = ["audit", "case", "compare", "harden", "replay", "scan", "sign", "verify", "wrap"]
 
 Pair = tuple[Any, Any]
 
@@ -173,6 +174,19 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
     from casemate._compare import compare as differences
 
     return differences(Path(a), Path(b))
+
+
+def scan(*paths: str | Path, policy: str | Path | None = None, weights: bool = False) -> Scan:
+    """Whether files, folders or patterns are safe to load, without loading them; `policy` is a TOML file of names.
+
+    `.level` is the verdict, `.exit_code` that of the command, `.files` what is known of each. Raises `UsageError` for a
+    path that is not there.
+    """
+    from casemate.artifacts.allowances import read_allowances
+    from casemate.artifacts.scans import scan_paths
+
+    allowances = read_allowances(Path(policy)) if policy is not None else ()
+    return scan_paths([str(path) for path in paths], allowances=allowances, weights=weights)
 
 
 def sign(report: Report, key: str | Path, *, passphrase: str | None = None, days: int = 90) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from casemate.errors import CasemateError, LawBroken
 
 __all__ = ["GROUP", "ROOMS", "find", "plugins"]
 
-ROOMS = ("preflight", "evasion", "poisoning", "privacy", "fairness")
+ROOMS = ("preflight", "evasion", "poisoning", "privacy", "fairness", "artifacts")
 GROUP = "casemate.plugins"
 
 

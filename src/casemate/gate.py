@@ -29,13 +29,16 @@ _SHOWN = 5  # findings in a failure
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--casemate`, `--casemate-profile` and `--i-am-authorised`."""
+    """Add `--casemate`, `--casemate-profile`, `--casemate-isolate` and `--i-am-authorised`."""
     group = parser.getgroup("casemate", "audits of machine-learning models")
     group.addoption("--casemate", action="store_true", help="collect casemate.toml files, an item for each gate")
     group.addoption(
         "--casemate-profile",
         choices=_PROFILES,
         help="how thorough audits are (default: what the test or the casemate.toml says, else quick)",
+    )
+    group.addoption(
+        "--casemate-isolate", action="store_true", help="load model files in a process without network and files"
     )
     group.addoption(
         "--i-am-authorised", action="store_true", help="an endpoint in a casemate.toml may be attacked; recorded"
@@ -133,7 +136,8 @@ def _audited(path: Path, options: pytest.Config) -> Report:
     from casemate._audit import Place, run
     from casemate.core.facets import Profile
 
-    settings = config.load(path, authorised=bool(options.getoption("--i-am-authorised")))
+    isolate = bool(options.getoption("--casemate-isolate"))
+    settings = config.load(path, authorised=bool(options.getoption("--i-am-authorised")), isolate=isolate)
     order = config.order_of(settings)
     if (profile := options.getoption("--casemate-profile")) is not None:
         order = replace(order, profile=Profile(profile))

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from casemate.adapters import lightgbm as lightgbm_files
 from casemate.adapters import wrap
+from casemate.adapters import xgboost as xgboost_files
 from casemate.adapters.data import from_arrays
 from casemate.adapters.loading import load_model
 from casemate.errors import ModelError
@@ -160,9 +162,13 @@ HARMS: dict[str, tuple[str, Any, str]] = {
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_a_file_whose_links_lead_out_of_it_is_refused_before_it_is_asked(tmp_path: Path, harm: str) -> None:
+def test_a_file_whose_links_lead_out_of_it_is_refused_before_it_is_asked(
+    tmp_path: Path, harm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Both libraries follow them without looking: some of these ended the process, others read foreign memory."""
     kind, change, complaint = HARMS[harm]
+    for adapter in (lightgbm_files, xgboost_files):  # it holds without the scan too, which knows some of these
+        monkeypatch.setattr(adapter, "check_verdict", lambda *args, **how: None)
     with pytest.raises(ModelError, match=complaint):
         load_model(altered(saved(kind, tmp_path), change))
 

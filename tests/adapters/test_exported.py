@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from casemate.adapters import wrap
+from casemate.adapters import exported, wrap
 from casemate.adapters.data import from_arrays
 from casemate.adapters.loading import Declared, load_model
 from casemate.core.facets import Facet
@@ -216,20 +216,28 @@ def calling(target: str, argument: dict[str, Any]) -> Callable[[str, bytes], byt
     ],
 )
 def test_a_node_that_calls_anything_but_a_tensor_operator_is_refused_before_it_runs(
-    target: str, tmp_path: Path
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = saved(tmp_path / "m.pt2", trained(convolutional))
     changed(path, calling(target, {"as_string": f"touch {tmp_path}/ran"}))
+    with pytest.raises(ModelError, match="--trust"):
+        load_model(path)
+    monkeypatch.setattr(exported, "check_verdict", lambda *args, **how: None)  # it holds without the scan too
     with pytest.raises(ModelError, match=r"without running code, got a call of .*pass --trust"):
         load_model(path)
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch, which logs what it then does
-def test_sample_inputs_run_code_in_torch_and_are_not_looked_at_here(tmp_path: Path) -> None:
+def test_sample_inputs_run_code_in_torch_and_are_not_opened_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = saved(tmp_path / "m.pt2", nn.Linear(5, 3), x=torch.rand(3, 5))
     pickled = pickle.dumps(Runs(tmp_path / "ran"))
     changed(path, lambda name, data: pickled if name == "data/sample_inputs/model.pt" else data)
+    with pytest.raises(ModelError, match="malicious"):
+        load_model(path)
+    monkeypatch.setattr(exported, "check_verdict", lambda *args, **how: None)
     assert wrap(load_model(path)).classes == ("0", "1", "2")
     assert not (tmp_path / "ran").exists()
     with contextlib.suppress(Exception):
@@ -237,7 +245,7 @@ def test_sample_inputs_run_code_in_torch_and_are_not_looked_at_here(tmp_path: Pa
     assert (tmp_path / "ran").exists()  # why `exported` has a reader of its own
 
 
-def test_pickled_weights_are_refused_and_do_not_run(tmp_path: Path) -> None:
+def test_pickled_weights_are_refused_and_do_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path / "m.pt2", trained(convolutional))
 
     def edit(told: Any) -> None:
@@ -247,6 +255,9 @@ def test_pickled_weights_are_refused_and_do_not_run(tmp_path: Path) -> None:
         assert "m/data/weights/weight_0" in archive.namelist()
     changed(path, described(edit, "data/weights/model_weights_config.json"))
     changed(path, lambda name, data: pickle.dumps(Runs(tmp_path / "ran")) if name == "data/weights/weight_0" else data)
+    with pytest.raises(ModelError, match="malicious"):
+        load_model(path)
+    monkeypatch.setattr(exported, "check_verdict", lambda *args, **how: None)
     with pytest.raises(ModelError, match=r"got the pickle of 0\.weight"):
         load_model(path)
     assert not (tmp_path / "ran").exists()

@@ -18,7 +18,7 @@ from torch import nn
 
 from casemate.adapters import wrap
 from casemate.adapters.data import from_arrays
-from casemate.adapters.loading import load_model
+from casemate.adapters.loading import Declared, load_model
 from casemate.adapters.onnx_graph import GraphNet
 from casemate.adapters.onnx_ops import OPERATORS
 from casemate.core.data import texts
@@ -525,8 +525,10 @@ def test_what_is_no_name_of_a_file_is_one_clear_error(location: str, tmp_path: P
     tensor.external_data.add(key="location", value=location)
     (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
     with pytest.raises(ModelError, match=r"expected an ONNX model in m\.onnx") as caught:
+        load_model(tmp_path / "m.onnx", Declared(trust=True))
+    with pytest.raises(ModelError, match=r"m\.onnx") as scanned:
         load_model(tmp_path / "m.onnx")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) + str(scanned.value)
 
 
 @pytest.mark.parametrize("shape", [[10**12, 5], [None, 10**12]])
@@ -553,6 +555,8 @@ def test_weights_beside_the_file_are_read_from_its_own_folder_only(tmp_path: Pat
             entry.value = location if entry.key == "location" else entry.value
         (tmp_path / "in" / "o.onnx").write_bytes(outside.SerializeToString())
         with pytest.raises(ModelError, match=r"expected the data of o\.onnx in its own folder"):
+            load_model(tmp_path / "in" / "o.onnx", Declared(trust=True))
+        with pytest.raises(ModelError, match=r"o\.onnx"):
             load_model(tmp_path / "in" / "o.onnx")
 
 

@@ -375,6 +375,9 @@ def test_a_plain_estimator_comes_back_from_skops_the_same(make: Any, tmp_path: P
 
 
 class Danger(BaseEstimator):
+    def __init__(self, inner: Any = None) -> None:
+        self.inner = inner
+
     def predict(self, x: np.ndarray) -> np.ndarray:
         return x
 
@@ -387,7 +390,7 @@ def test_an_unknown_type_is_refused_by_name_until_it_is_trusted(tmp_path: Path) 
     assert type(load_skops(tmp_path / "m.skops", trusted=[name])).__name__ == "Danger"
 
 
-def test_a_pickle_is_not_opened_without_trust(tmp_path: Path) -> None:
+def test_a_pickle_that_runs_code_is_not_opened_without_trust(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
 
     class Runs:
@@ -405,8 +408,12 @@ def test_a_pickle_is_not_opened_without_trust(tmp_path: Path) -> None:
 
 def test_a_trusted_pickle_loads(tmp_path: Path) -> None:
     estimator = LogisticRegression().fit(X, Y2)
-    (tmp_path / "m.pkl").write_bytes(pickle.dumps(estimator))
-    assert wrap(load_estimator(tmp_path / "m.pkl", trust=True)).digest == wrap(estimator).digest
+    (tmp_path / "m.pkl").write_bytes(pickle.dumps(Danger(estimator)))
+    with pytest.raises(ModelError, match=r"suspicious .*Danger.*--trust"):
+        load_estimator(tmp_path / "m.pkl")
+    loaded = load_estimator(tmp_path / "m.pkl", trust=True)
+    assert isinstance(loaded, Danger)
+    assert wrap(loaded.inner).digest == wrap(estimator).digest
 
 
 @pytest.mark.parametrize(("name", "content"), [("m.skops", b"no zip"), ("m.onnx", b""), ("absent.skops", None)])

@@ -12,9 +12,10 @@ imported that the object does not bring along itself.
   and overridden.
 - `labels`: class names and indices. `digest`: one name for a model's weights. `imports`: `pkg.module:name`.
 
-The attacker here writes the files. A skops file may hold reviewed types only, weights are read without running code,
-arrays without pickles; a pickle is opened only where the user says that it is trusted. What this layer cannot see:
-whether weights were tampered with (formats and their signatures do), and what a trusted pickle or factory does.
+The attacker here writes the files. What is loaded are the bytes that were scanned. A skops file may hold reviewed types
+only, weights are read without running code, arrays without pickles; a pickle is opened where a scan finds it harmless,
+in isolation, or where the user says that it is trusted. What this layer cannot see: whether weights were tampered with
+(formats and their signatures do), and what a trusted pickle or factory does.
 """
 
 from __future__ import annotations

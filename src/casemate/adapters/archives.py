@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from collections import Counter
@@ -15,16 +16,17 @@ _RATIO = 200  # arrays of measured things shrink by 2 to 50; DEFLATE's limit, on
 _HARMLESS = 1 << 26  # bytes that any machine has, whatever the ratio
 
 
-def check_archive(path: Path, error: type[UsageError]) -> None:
+def check_archive(path: Path, error: type[UsageError], data: bytes | None = None) -> None:
     """Hold a zip file (.npz, .skops, .pt) to a size that can be unpacked, before any of it is.
 
+    `data` are the bytes of the file where they were read already; then `path` only names it.
     Raises `error` for one that unpacks to more than this machine's memory, or to more than 200 times its own size
     (above 64 MiB): a zip bomb; and for one that has a name twice, since readers differ in which of the two they take.
     Its directory can be believed, since Python reads no further than it says. A file that is no archive is left to its
     reader.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path if data is None else io.BytesIO(data)) as archive:
             items = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return
@@ -35,7 +37,7 @@ def check_archive(path: Path, error: type[UsageError]) -> None:
             f"expected each name once in {path.name}, got {twice!r} again, of which other programs may read the other: "
             "save the file again"
         )
-    total, held = sum(item.file_size for item in items), max(path.stat().st_size, 1)
+    total, held = sum(item.file_size for item in items), max(path.stat().st_size if data is None else len(data), 1)
     if total > memory():
         raise error(
             f"expected {path.name} to fit into memory ({_told(memory())}), got an archive that unpacks to "

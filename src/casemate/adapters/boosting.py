@@ -1,9 +1,7 @@
-"""What XGBoost's and LightGBM's boosters have in common: safe reading, margins of every class, columns by name."""
+"""What XGBoost's and LightGBM's boosters have in common: margins of every class, columns by name."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,40 +17,9 @@ from casemate.core.schema import Schema
 from casemate.core.trees import Trees
 from casemate.errors import ModelError
 
-__all__ = ["Booster", "check_links", "read_apart", "wrap_native"]
+__all__ = ["Booster", "check_links", "wrap_native"]
 
 Array = NDArray[Any]
-_ROOM = """
-import contextlib
-with contextlib.suppress(ImportError, ValueError):
-    import resource
-    resource.setrlimit(resource.RLIMIT_AS, ({room}, {room}))
-"""
-_PATIENCE = 120  # seconds; the file is small or the machine is lost
-
-
-def read_apart(program: str, data: bytes) -> None:
-    """Run a reader on bytes (its standard input) in a process of its own first; raises `ValueError` where it fails.
-
-    The boosters' own readers, in C++, end the whole process on some damaged files. What they read is not kept here, and
-    nothing is imported from the folder at hand. A header can tell of any number of classes: memory is limited there.
-    """
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", _ROOM.format(room=(8 << 30) + 64 * len(data)) + program],
-            input=data,
-            capture_output=True,
-            timeout=_PATIENCE,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ValueError(f"a file that keeps its reader busy for {_PATIENCE} s") from error
-    if done.returncode < 0:
-        raise ValueError("a damaged file, on which its reader crashes")
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").splitlines()
-        told = [line.partition("Error: ")[2] for line in lines if "Error: " in line]
-        raise ValueError(told[0] if told else "a damaged file")
 
 
 def check_links(left: Array, right: Array, feature: Array, width: int) -> None:

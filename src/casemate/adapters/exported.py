@@ -8,6 +8,7 @@ PyTorch's own tensor operators alone (`exported_graph`). What else it holds is o
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from casemate.adapters.archives import check_archive
 from casemate.adapters.extras import need
 from casemate.adapters.loading import Declared
 from casemate.adapters.torch import wrap_module
+from casemate.adapters.verdicts import Held, check_verdict, hold
 from casemate.core.model import Model
 from casemate.core.schema import Schema
 from casemate.errors import ModelError
@@ -39,12 +41,14 @@ def open_exported(path: Path, declared: Declared) -> Program:
     itself can open, which may run code from the file: it does so where `declared.trust` says that it may.
     """
     need("torch", f"read {path.name}")
-    check_archive(path, ModelError)
+    held = hold(path)
+    check_archive(path, ModelError, held.data)
+    check_verdict(held, runs=False, trust=declared.trust)
     try:
-        return _opened(_read(path))
+        return _opened(_read(held))
     except _Refused as error:
         if declared.trust:
-            return _trusted(path)
+            return _trusted(held)
         raise ModelError(str(error)) from error
     except ModelError:
         raise
@@ -93,10 +97,10 @@ class _Refused(Exception):
     """The archive holds what only torch itself can open."""
 
 
-def _read(path: Path) -> Written:
+def _read(path: Held) -> Written:
     from casemate.adapters.exported_graph import Payload, Written
 
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(io.BytesIO(path.data)) as archive:
         files = {name.partition("/")[2]: name for name in archive.namelist()}
         if len(files) < len(archive.namelist()):
             raise ModelError(f"expected one folder in {path.name}, got several: save it again with torch.export.save")
@@ -127,10 +131,10 @@ def _read(path: Path) -> Written:
     return Written(path.name, inside["graph"], inside["signature"], tensors, str(program.get("torch_version", "?")))
 
 
-def _refusal(path: Path, what: str) -> _Refused:
+def _refusal(path: Held | Path, what: str) -> _Refused:
     return _Refused(
-        f"expected a program that can be read without running code, got {what} in {path.name}: export it without, or "
-        "pass --trust if you know who wrote it"
+        f"expected a program that can be read without running code, got {what} in {path.name}: export it without, "
+        "pass --isolate, or pass --trust if you know who wrote it"
     )
 
 
@@ -156,13 +160,13 @@ def _opened(written: Written) -> Program:
     return Program(parts[0].eval(), dtype, width_of(written, net.output), notes, parts[1] and parts[1].eval())
 
 
-def _trusted(path: Path) -> Program:
+def _trusted(path: Held) -> Program:
     import torch
 
     from casemate.adapters.exported_graph import Loaded
 
     try:
-        module = Loaded(torch.export.load(path).module())
+        module = Loaded(torch.export.load(io.BytesIO(path.data)).module())
     except Exception as error:  # torch and whatever the file runs may raise anything
         raise ModelError(
             f"expected {path.name} to load, got {type(error).__name__}: {str(error).splitlines()[0]}: save it again"

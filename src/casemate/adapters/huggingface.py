@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from casemate.adapters.digest import fingerprint
 from casemate.adapters.extras import need
 from casemate.adapters.loading import Declared
 from casemate.adapters.torch_text import Reader, TextCalls, check_text_case
+from casemate.adapters.verdicts import check_verdict, hold
 from casemate.core.model import Model
 from casemate.core.schema import Schema
 from casemate.core.spelling import word_spans
@@ -31,6 +33,9 @@ __all__ = ["TextFolder", "open_folder"]
 
 Array = NDArray[Any]
 
+_PICKLED = "pytorch_model.bin"
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", _PICKLED)
+_READ = (".json", ".txt", ".model", ".jinja", ".safetensors")
 _TASK = "ForSequenceClassification"
 _DEEPEST = 1000  # layers; each is built before it is seen that the file has no weights for it
 _LARGEST = 1 << 20  # tokenisers without a limit say 1e30
@@ -43,19 +48,19 @@ def open_folder(path: Path, declared: Declared) -> TextFolder:
     """The classifier in a local folder: config.json, model.safetensors (or pytorch_model.bin) and a fast tokeniser.
 
     Nothing is fetched, and nothing in the folder is run: a folder that brings its own Python code (`auto_map`) is
-    refused, and pytorch_model.bin is read with `weights_only`, where there is no model.safetensors.
+    refused, and pytorch_model.bin is read with `weights_only`, where there is no model.safetensors. What is read is a
+    private copy of the files, each scanned as it was copied.
     Raises `ModelError` for a folder of another task, a regression, several labels a text, weights that are missing or
     do not fit, and one without a tokeniser; `Unavailable` where transformers is not installed.
     """
     need("transformers", f"open the text classifier in {path.name}")
     need("torch", f"run the text classifier in {path.name}")
     need("safetensors", f"read the weights in {path.name}")
-    del declared  # a folder says itself what it is
-    config = _checked(path)
-    weights = _weights(path)
-    with _quiet():
-        module = _module(path, config, weights)
-        tokeniser = _tokeniser(path)
+    with _copied(path, declared) as copy, _quiet():
+        config = _checked(copy)
+        weights = _weights(copy)
+        module = _module(copy, config, weights)
+        tokeniser = _tokeniser(copy)
     return TextFolder(path.name, module, tokeniser, weights)
 
 
@@ -209,13 +214,26 @@ def _json(file: Path, *, needed: bool) -> Mapping[str, Any]:
     return found
 
 
+@contextmanager
+def _copied(path: Path, declared: Declared) -> Iterator[Path]:
+    """A copy of the files that are read, in a folder that nobody else can write to, until the block ends."""
+    with tempfile.TemporaryDirectory(prefix="casemate-") as place:
+        inside = Path(place) / (path.resolve().name or "model")
+        inside.mkdir()
+        unused = {_PICKLED} if any((path / name).is_file() for name in _WEIGHTS if name != _PICKLED) else set()
+        for file in sorted(path.iterdir()):
+            if file.is_file() and file.name not in unused and (file.suffix in _READ or file.name == _PICKLED):
+                held = hold(file)
+                check_archive(file, ModelError, held.data)
+                check_verdict(held, runs=file.name == _PICKLED, trust=declared.trust)
+                (inside / file.name).write_bytes(held.data)
+        yield inside
+
+
 def _weights(path: Path) -> str:
-    names = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-    found = next((name for name in names if (path / name).is_file()), None)
+    found = next((name for name in _WEIGHTS if (path / name).is_file()), None)
     if found is None:
         raise ModelError(f"expected model.safetensors in {path.name}, got none: save it with save_pretrained")
-    if found.endswith(".bin"):
-        check_archive(path / found, ModelError)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from casemate.adapters.boosting import Booster, check_links, read_apart, wrap_native
+from casemate.adapters.apart import read_apart
+from casemate.adapters.boosting import Booster, check_links, wrap_native
 from casemate.adapters.extras import need
 from casemate.adapters.loading import Declared
 from casemate.adapters.tree_models import Tree, build_trees
+from casemate.adapters.verdicts import check_verdict, hold
 from casemate.core.model import Model
 from casemate.core.schema import Schema
 from casemate.core.trees import Trees
 from casemate.errors import ModelError
 from casemate.formats.digests import Hasher
 
-__all__ = ["open_booster", "trees_inside", "wrap_booster"]
+__all__ = ["check_booster", "check_text", "open_booster", "trees_inside", "wrap_booster"]
 
 Array = NDArray[Any]
 _READER = """
@@ -42,11 +45,12 @@ def open_booster(path: Path, declared: Declared) -> Any:
 
     Raises `ModelError` for a damaged file and `Unavailable` without lightgbm.
     """
-    del declared
     lightgbm = need("lightgbm", f"read {path.name}")
+    held = hold(path)
+    check_verdict(held, runs=False, trust=declared.trust)
     try:
-        text = path.read_text(encoding="utf-8")
-        _check_text(text)
+        text = io.TextIOWrapper(io.BytesIO(held.data), encoding="utf-8").read()
+        check_text(text)
         read_apart(_READER, text.encode())
         return lightgbm.Booster(model_str=text)
     except (OSError, ArithmeticError, ValueError, KeyError, TypeError, lightgbm.basic.LightGBMError) as error:
@@ -186,8 +190,16 @@ def _missing_left(threshold: Array, kind: Array) -> Array:
     return np.asarray(np.where(missing == 0, threshold >= 0, told_left))
 
 
-def _check_text(text: str) -> None:
-    """LightGBM's reader trusts the counts and links in its text; hold them against what is there."""
+def check_booster(native: Any) -> None:
+    """Hold the text of a `Booster` to its own counts and links; raises `ValueError` where they are not sound."""
+    check_text(native.model_to_string())
+
+
+def check_text(text: str) -> None:
+    """Hold the counts and links in a booster's text against what is there; LightGBM's own reader believes them.
+
+    Raises `ValueError` where they do not fit, and what else a text without the usual keys leads to.
+    """
     if not text.startswith("tree\n"):
         raise ValueError("a text that does not begin with tree")
     body, ended, _ = text.partition("\nend of trees")

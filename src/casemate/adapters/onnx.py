@@ -36,12 +36,11 @@ _TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 
 
 def open_onnx(path: Path, declared: Declared) -> OnnxModel:
-    """The model in an `.onnx` file, for `loading`; nothing that is declared matters to it.
+    """The model in an `.onnx` file, for `loading`; of what is declared only `trust` matters to it.
 
     Raises `ModelError` as `onnx_session.read_graph`, and `Unavailable` where onnx or onnxruntime is not installed.
     """
-    del declared
-    session = Session(read_graph(path), path.name)
+    session = Session(read_graph(path, trust=declared.trust), path.name)
     _ = session.live  # what does not run is said when the file is opened
     return OnnxModel(session)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from casemate.adapters.archives import memory
 from casemate.adapters.extras import need
+from casemate.adapters.verdicts import check_verdict, hold
 from casemate.errors import ModelError
 from casemate.formats.digests import Hasher
 
@@ -38,23 +39,25 @@ _DTYPES = {
 }
 
 
-def read_graph(path: Path) -> bytes:
+def read_graph(path: Path, *, trust: bool = False) -> bytes:
     """The model in an ONNX file as one message, with what it keeps in files beside it; nothing is run.
 
-    Raises `ModelError` for bytes that are no valid ONNX model, more than 2 GiB or a quarter of this machine's memory
-    (onnxruntime holds them several times), and for data outside of the file's own folder.
+    Raises `ModelError` for bytes that are no valid ONNX model or that a scan calls malicious, more than 2 GiB or a
+    quarter of this machine's memory (onnxruntime holds them several times), and for data outside of the file's folder.
     """
     onnx = need("onnx", f"read {path.name}")
     checker = need("onnx.checker", f"read {path.name}")
     limit = min(_LARGEST, memory() // 4)
     _check_size(path.stat().st_size, limit, path)
+    held = hold(path)
     try:
-        model = onnx.load_model_from_string(path.read_bytes())
+        model = onnx.load_model_from_string(held.data)
         outside = _outside(model)
     except Exception as error:  # bytes from outside: protobuf has errors of its own
         raise _damaged(path, error) from error
+    check_verdict(held, runs=False, trust=trust)
     if outside:  # each has its own part of a file, or all of it
-        _check_size(path.stat().st_size + sum(_size_of(path, tensor) for tensor in outside), limit, path)
+        _check_size(len(held.data) + sum(_size_of(path, tensor) for tensor in outside), limit, path)
     try:
         if outside:
             onnx.load_external_data_for_model(model, str(path.parent))

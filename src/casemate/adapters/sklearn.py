@@ -53,8 +53,8 @@ KNOBS: Mapping[str, tuple[Any, ...]] = {
 
 
 def open_estimator(path: Path, declared: Declared) -> Any:
-    """The estimator in a skops file or a trusted pickle, for `loading`; as `load_estimator`."""
-    return load_estimator(path, trusted=declared.trusted, trust=declared.trust)
+    """The estimator in a skops file or a pickle, for `loading`; as `load_estimator`."""
+    return load_estimator(path, trusted=declared.trusted, trust=declared.trust, notes=declared.notes)
 
 
 def wrap_estimator(

@@ -1,8 +1,9 @@
-"""Files of estimators: skops with reviewed types; pickles only where the user says that they are trusted."""
+"""Files of estimators: skops with reviewed types; pickles that are clean, by a restricted unpickler, or on trust."""
 
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from casemate.adapters.apart import read_apart
 from casemate.adapters.archives import check_archive
 from casemate.adapters.loading import PICKLES
-from casemate.errors import ModelError
+from casemate.adapters.verdicts import Held, check_verdict, hold
+from casemate.errors import ModelError, Unavailable
 
 __all__ = ["REVIEWED", "load_estimator", "load_skops", "parts_inside", "save_skops"]
 
@@ -40,35 +43,53 @@ REVIEWED = (
 )
 """Types that skops does not trust by itself and that plain scikit-learn estimators need; reviewed one by one."""
 
+_BOOSTERS = {
+    "xgboost.core.Booster": "casemate.adapters.xgboost",
+    "lightgbm.basic.Booster": "casemate.adapters.lightgbm",
+}
+_READER = """
+import sys, numpy
+from casemate.adapters.unpickling import unpickle
+from casemate.adapters.verdicts import Held
+from casemate.formats.scanning.walking import scan_bytes
+data = sys.stdin.buffer.read()
+model = unpickle(Held("model", data, scan_bytes(data, "model")))
+width = getattr(model, "n_features_in_", None)
+if width is not None and not hasattr(model, "feature_names_in_"):
+    model.predict(numpy.random.default_rng(0).normal(size=(64, int(width))))
+"""
 _BRIDGE = "sklearn.externals.array_api_compat.torch"
 
 
-def load_estimator(path: str | Path, *, trusted: Sequence[str] = (), trust: bool = False) -> Any:
-    """The estimator in a `.skops` file, or in a pickle (`.pkl`, `.pickle`, `.joblib`) if `trust` says so.
+def load_estimator(
+    path: str | Path, *, trusted: Sequence[str] = (), trust: bool = False, notes: dict[str, str] | None = None
+) -> Any:
+    """The estimator in a `.skops` file, or in a pickle (`.pkl`, `.pickle`, `.joblib`).
 
-    Opening a pickle runs the code in it. Raises `ModelError` for one without `trust`, for other files, and as
-    `load_skops`.
+    A pickle whose scan is clean is opened by a restricted unpickler and held to the checks of `load_skops`. With
+    `trust` any other is opened as Python does, which runs the code in it. `notes` gets how a pickle was opened.
+    Raises `ModelError` for a pickle that is neither clean nor trusted, for other files, and as `load_skops`.
     """
     file = _existing(path)
-    if file.suffix == ".skops":
-        return load_skops(file, trusted=trusted)
-    if file.suffix not in PICKLES:
+    suffix = file.suffix.lower()
+    if suffix == ".skops":
+        return _skops_in(hold(file), trusted, trust)
+    if suffix not in PICKLES:
         raise ModelError(f"expected a .skops file or a pickle of an estimator, got {file.name}: save it with skops")
-    if not trust:
-        raise ModelError(
-            f"expected a file that runs no code when it is opened, got the pickle {file.name}: convert it to .skops "
-            "where it was made (skops.io.dump), or pass --trust if you know who wrote it"
-        )
-    import joblib
-
-    try:
-        return _with_predict(joblib.load(file), file)
-    except ModelError:
-        raise
-    except Exception as error:  # a pickle may raise anything
-        raise ModelError(
-            f"expected {file.name} to unpickle, got {type(error).__name__}: {error}: save it again"
-        ) from error
+    held = hold(file)
+    check_verdict(held, runs=True, trust=trust)
+    told = {} if notes is None else notes
+    if held.clean:
+        try:
+            loaded = _clean(held)
+            told["file"] = "a pickle whose scan is clean, opened by a restricted unpickler"
+            return loaded
+        except (ModelError, Unavailable):
+            if not trust:
+                raise
+    loaded = _with_predict(_run(held), held.name)
+    told["trust"] = f"a {held.scanned.level} pickle, unpickled because --trust said so"
+    return loaded
 
 
 def load_skops(path: str | Path, *, trusted: Sequence[str] = ()) -> Any:
@@ -78,11 +99,16 @@ def load_skops(path: str | Path, *, trusted: Sequence[str] = ()) -> Any:
     file gives without looking.
     Raises `ModelError` that names the types that are not trusted, and for a file that is missing or damaged.
     """
+    return _skops_in(hold(_existing(path)), trusted)
+
+
+def _skops_in(held: Held, trusted: Sequence[str], trust: bool = False) -> Any:
     skops_io = _skops_io()
-    file = _existing(path)
-    check_archive(file, ModelError)
+    file = Path(held.name)
+    check_archive(file, ModelError, held.data)
+    check_verdict(held, runs=False, trust=trust)
     try:
-        untrusted = set(skops_io.get_untrusted_types(file=file))
+        untrusted = set(skops_io.get_untrusted_types(data=held.data))
         refused = sorted(untrusted - set(REVIEWED) - set(trusted))
         if refused:
             listed = ", ".join(f'"{name}"' for name in refused)
@@ -94,7 +120,7 @@ def load_skops(path: str | Path, *, trusted: Sequence[str] = ()) -> Any:
             warnings.filterwarnings(
                 "ignore", message="Trying to unpickle estimator"
             )  # other versions load or fail below
-            loaded = skops_io.load(file, trusted=sorted(untrusted))
+            loaded = skops_io.loads(held.data, trusted=sorted(untrusted))
     except ModelError:
         raise
     except Exception as error:  # bytes from outside: zip, JSON and numpy each have their own errors
@@ -102,9 +128,7 @@ def load_skops(path: str | Path, *, trusted: Sequence[str] = ()) -> Any:
             f"expected a skops file, got {type(error).__name__} from {file.name}: {error}: save it again with "
             "skops.io.dump"
         ) from error
-    _check_trees(loaded, file)
-    _check_vocabularies(loaded, file)
-    return _with_predict(loaded, file)
+    return _sound_parts(_with_predict(loaded, file.name), file)
 
 
 def save_skops(path: str | Path, estimator: Any) -> None:
@@ -172,16 +196,47 @@ def _existing(path: str | Path) -> Path:
     return file
 
 
-def _with_predict(loaded: Any, file: Path) -> Any:
-    if not hasattr(loaded, "predict"):
+def _clean(held: Held) -> Any:
+    """The estimator in a clean pickle; boosters in it are read in a process of their own first."""
+    from casemate.adapters.unpickling import BOOSTERS, names_in, unpack, unpickle
+
+    if not BOOSTERS.isdisjoint(module for module, _ in names_in(unpack(held))):
+        try:
+            read_apart(_READER, held.data)
+        except ValueError as error:
+            raise ModelError(f"expected {held.name} to unpickle, got {error}: save it again") from error
+    return _sound_parts(_with_predict(unpickle(held), held.name), Path(held.name))
+
+
+def _run(held: Held) -> Any:
+    """The object in a pickle that is trusted: whatever it says is done, but to the bytes that were scanned."""
+    import joblib
+
+    try:
+        return joblib.load(io.BytesIO(held.data))
+    except Exception as error:  # a pickle may raise anything
         raise ModelError(
-            f"expected an estimator in {file.name}, got {type(loaded).__name__}: save the fitted estimator"
-        )
+            f"expected {held.name} to unpickle, got {type(error).__name__}: {error}: save it again"
+        ) from error
+
+
+def _with_predict(loaded: Any, name: str) -> Any:
+    if not hasattr(loaded, "predict"):
+        raise ModelError(f"expected an estimator in {name}, got {type(loaded).__name__}: save the fitted estimator")
+    return loaded
+
+
+def _sound_parts(loaded: Any, file: Path) -> Any:
+    _check_trees(loaded, file)
+    _check_vocabularies(loaded, file)
+    _check_boosters(loaded, file)
     return loaded
 
 
 def _check_trees(loaded: Any, file: Path) -> None:
     for tree, width in parts_inside(loaded):
+        if type(tree).__module__ in _NEIGHBOURS and not _sound_neighbours(tree):
+            raise ModelError(f"expected sound neighbours in {file.name}, got nodes outside them: damaged file")
         if _name_of(type(tree)) not in _TREES:
             continue
         if not (_sound if hasattr(tree, "node_count") else _sound_histogram)(tree, width):
@@ -200,6 +255,19 @@ def _check_vocabularies(loaded: Any, file: Path) -> None:
             raise ModelError(f"expected a column for each word in {file.name}, got others: damaged file")
 
 
+def _check_boosters(loaded: Any, file: Path) -> None:
+    """Boosters that an estimator keeps, held to what their own files are held to."""
+    for part, _ in parts_inside(loaded):
+        for native in list(getattr(part, "__dict__", {}).values()):
+            adapter = _BOOSTERS.get(_name_of(type(native)))
+            if adapter is None:
+                continue
+            try:
+                importlib.import_module(adapter).check_booster(native)
+            except (ArithmeticError, ValueError, KeyError, TypeError) as error:
+                raise ModelError(f"expected a sound booster in {file.name}, got {error}: damaged file") from error
+
+
 def _sound(tree: Any, width: int) -> bool:
     n, left, right, feature = tree.node_count, tree.children_left, tree.children_right, tree.feature
     inner = _forward(left, right, n) & (feature >= 0) & (feature < min(tree.n_features, width))
@@ -215,12 +283,23 @@ def _sound_histogram(tree: Any, width: int) -> bool:
     return bool(((nodes["is_leaf"] != 0) | inner).all()) and len(nodes) > 0
 
 
+def _sound_neighbours(tree: Any) -> bool:
+    """A tree of neighbours is an array of nodes, in which those of the last level are leaves, over an index of rows."""
+    rows, index, nodes, bounds, _, levels, count = tree.__getstate__()[:7]
+    n, parents = len(rows), np.arange(len(nodes)) * 2 + 2 < len(nodes)
+    starts, ends = nodes["idx_start"], nodes["idx_end"]
+    shaped = len(index) == n > 0 and len(nodes) == count == 2**levels - 1 and bounds.shape[1:] == (count, rows.shape[1])
+    inside = (index >= 0).all() and (index < n).all() and (starts >= 0).all() and (starts <= ends).all()
+    return bool(shaped and inside and (ends <= n).all() and ((nodes["is_leaf"] != 0) | parents).all())
+
+
 def _forward(left: NDArray[Any], right: NDArray[Any], n: int) -> NDArray[np.bool_]:
     """Children come after their parent and exist, hence every walk ends at a leaf."""
     own = np.arange(n)
     return np.asarray((left > own) & (left < n) & (right > own) & (right < n))
 
 
+_NEIGHBOURS = frozenset({"sklearn.neighbors._kd_tree", "sklearn.neighbors._ball_tree"})
 _TREES = frozenset({"sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"})
 
 

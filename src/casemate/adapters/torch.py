@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import io
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -20,6 +22,7 @@ from casemate.adapters.function import softmax
 from casemate.adapters.imports import import_object
 from casemate.adapters.loading import Declared
 from casemate.adapters.probing import probes
+from casemate.adapters.verdicts import Held, check_verdict, hold
 from casemate.core.model import Affine, Model, best_of
 from casemate.core.schema import Schema
 from casemate.errors import ConfigError, ModelError
@@ -118,20 +121,27 @@ def open_weights(path: Path, declared: Declared) -> nn.Module:
             f"expected model.factory beside the weights {path.name}, got none: name the function that builds the "
             "module, as 'pkg.module:build'"
         )
-    return load_weights(path, declared.factory, folder=declared.folder)
+    return _loaded(hold(path), declared)
 
 
 def load_weights(path: str | Path, factory: str, *, folder: Path | None = None) -> nn.Module:
     """The module that `factory` builds, in eval mode, with the weights of a `.safetensors` file or a saved state_dict.
 
-    A state_dict is read with `weights_only`: no code in it is run. Raises `ModelError` for a file that is missing or
-    holds anything else, for names or shapes that are not the module's, and as `build_module`.
+    A state_dict is read with `weights_only`: no code in it is run. Raises `ModelError` for a file that is missing,
+    refused by its scan or holds anything else, for names or shapes that are not the module's, and as `build_module`.
     """
     file = Path(path)
     if not file.is_file():
         raise ModelError(f"expected a file of weights, got nothing at {file}: check [model] path")
-    module = build_module(factory, folder=folder)
-    missing, unexpected = _filled(module, file)
+    return _loaded(hold(file), Declared(factory, folder=folder))
+
+
+def _loaded(held: Held, declared: Declared) -> nn.Module:
+    factory, file = declared.factory or "", Path(held.name)
+    check_archive(file, ModelError, held.data)
+    check_verdict(held, runs=file.suffix.lower() != ".safetensors", trust=declared.trust)
+    module = build_module(factory, folder=declared.folder)
+    missing, unexpected = _filled(module, held, declared)
     if missing or unexpected:
         parts = [f"no {_some(missing)}"] if missing else []
         parts += [f"unknown {_some(unexpected)}"] if unexpected else []
@@ -297,9 +307,9 @@ def _affine(module: nn.Module, calls: _Calls, x: Array | None) -> Affine | None:
     return found if agrees(found, calls.logits, np.nan_to_num(x).astype(np.float32)) else None
 
 
-def _filled(module: nn.Module, file: Path) -> tuple[list[str], list[str]]:
+def _filled(module: nn.Module, file: Held, declared: Declared) -> tuple[list[str], list[str]]:
     """Put the weights of a file into the module: names that it lacked, names that it did not know."""
-    state = _state_of(file)
+    state = _state_of(file, declared)
     kept = module.state_dict()
     wrong = [name for name in state if name in kept and state[name].shape != kept[name].shape]
     if wrong:
@@ -332,16 +342,14 @@ def _layout(tensor: torch.Tensor) -> str:
     return f"{tensor.layout} on meta".removeprefix("torch.") if tensor.is_meta else str(tensor.layout)
 
 
-def _state_of(file: Path) -> Mapping[str, Any]:
-    import safetensors.torch
+def _state_of(file: Held, declared: Declared) -> Mapping[str, Any]:
     import torch
 
-    check_archive(file, ModelError)
     try:
-        if file.suffix == ".safetensors":
-            found: Any = safetensors.torch.load_file(file)
+        if file.name.lower().endswith(".safetensors"):
+            found: Any = need("safetensors.torch", f"read {file.name}").load(file.data)
         else:
-            found = torch.load(file, map_location="cpu", weights_only=True)
+            found = _unpickled(file, declared)
     except Exception as error:  # bytes from outside: zip, pickle and safetensors each have their own errors
         raise ModelError(
             f"expected a file of weights, got {type(error).__name__} from {file.name}: "
@@ -353,6 +361,20 @@ def _state_of(file: Path) -> Mapping[str, Any]:
         isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in found.items()
     ):
         raise ModelError(f"expected a state_dict in {file.name}, got {type(found).__name__}: save module.state_dict()")
+    return found
+
+
+def _unpickled(file: Held, declared: Declared) -> Any:
+    """What torch's own restricted unpickler makes of the bytes; Python's, where the user trusts what that refuses."""
+    import torch
+
+    try:
+        return torch.load(io.BytesIO(file.data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        if not declared.trust:
+            raise
+    found = torch.load(io.BytesIO(file.data), map_location="cpu", weights_only=False)
+    declared.notes["trust"] = f"a {file.scanned.level} file of weights, unpickled because --trust said so"
     return found
 
 

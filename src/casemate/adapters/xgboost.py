@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from casemate.adapters.boosting import Booster, check_links, read_apart, wrap_native
+from casemate.adapters.apart import read_apart
+from casemate.adapters.boosting import Booster, check_links, wrap_native
 from casemate.adapters.extras import need
 from casemate.adapters.loading import Declared
 from casemate.adapters.tree_models import Tree, build_trees
+from casemate.adapters.verdicts import check_verdict, hold
 from casemate.core.model import Model
 from casemate.core.schema import Schema
 from casemate.core.trees import Trees, float32_threshold
 from casemate.errors import ModelError
 from casemate.formats.digests import Hasher
 
-__all__ = ["open_booster", "trees_inside", "wrap_booster"]
+__all__ = ["check_booster", "open_booster", "trees_inside", "wrap_booster"]
 
 Array = NDArray[Any]
 _READER = """
@@ -46,16 +48,17 @@ def open_booster(path: Path, declared: Declared) -> Any:
 
     Raises `ModelError` for a damaged file and `Unavailable` without xgboost.
     """
-    del declared
     xgboost = need("xgboost", f"read {path.name}")
+    held = hold(path)
+    check_verdict(held, runs=False, trust=declared.trust)
+    data = held.data
     try:
-        data = path.read_bytes()
         if path.suffix.lower() == ".json" and "learner" not in json.loads(data):
             raise ValueError("no learner in it")
         read_apart(_READER, data)
         booster = xgboost.Booster()
         booster.load_model(bytearray(data))
-        _check_trees(booster)
+        check_booster(booster)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, xgboost.core.XGBoostError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise ModelError(
@@ -166,7 +169,8 @@ def _told(native: Any) -> tuple[Any, Any]:
     return learner, booster.get("gbtree", booster).get("model")
 
 
-def _check_trees(native: Any) -> None:
+def check_booster(native: Any) -> None:
+    """Hold the trees of a `Booster` to their links, features and classes; raises `ValueError` for unsound ones."""
     learner, inside = _told(native)
     if learner["gradient_booster"]["name"] == "gblinear":
         return

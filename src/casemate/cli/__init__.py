@@ -15,7 +15,22 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from casemate.cli import audit, compare, doctor, explain, init, list, replay, report
+from casemate.cli import (
+    audit,
+    bom,
+    compare,
+    convert,
+    doctor,
+    explain,
+    init,
+    key,
+    list,
+    replay,
+    report,
+    scan,
+    sign,
+    verify,
+)
 from casemate.cli._boundary import guarded
 
 __all__ = ["app", "main", "run"]
@@ -30,15 +45,21 @@ app = typer.Typer(
 )
 for _name, _command in (
     ("init", init.init),
+    ("scan", scan.scan),
     ("audit", audit.audit),
     ("explain", explain.explain),
     ("replay", replay.replay),
     ("compare", compare.compare),
     ("report", report.report),
+    ("convert", convert.convert),
+    ("sign", sign.sign),
+    ("verify", verify.verify),
+    ("bom", bom.bom),
     ("list", list.list_),
     ("doctor", doctor.doctor),
 ):
     app.command(_name)(_command)
+app.add_typer(key.app, name="key")
 
 Strings = builtins.list[str]
 _RUN = re.compile(r"[0-9a-f]{6,32}|last")

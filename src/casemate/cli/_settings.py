@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 __all__ = ["given_options", "loaded_case", "toml_value"]
 
 
-def loaded_case(path: Path, *, trust: bool = False, authorised: bool = False) -> Case:
-    """The case that a configuration describes; `trust` and `authorised` as for `casemate.config.load`."""
+def loaded_case(path: Path, *, trust: bool = False, authorised: bool = False, isolate: bool = False) -> Case:
+    """The case that a configuration describes; the rest as for `casemate.config.load`."""
     from casemate import config
 
-    case: Case = config.case_of(config.load(path, trust=trust, authorised=authorised))
+    case: Case = config.case_of(config.load(path, trust=trust, authorised=authorised, isolate=isolate))
     return case
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-__all__ = ["again", "columns", "show"]
+__all__ = ["again", "columns", "printed", "show"]
 
 _BLANKS = re.compile(r"[ ]+$", re.MULTILINE)
 _WIDTH = 160  # where there is no terminal to ask
@@ -38,6 +38,22 @@ def show(*renderables: RenderableType) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def printed(data: bytes) -> None:
+    """Print bytes as they are, whatever the terminal's encoding; a closed pipe is no error, a full disk is."""
+    from casemate.errors import UsageError
+
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise UsageError(
+                f"expected to be able to print the report, got {error.strerror}: free some space, or name an --output"
+            ) from error
 
 
 def columns(*headers: str, whole: tuple[str, ...] = ()) -> Table:

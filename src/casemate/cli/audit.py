@@ -37,7 +37,10 @@ def audit(
         typer.Option("--set", metavar="ID.OPTION=VALUE", help="An option of a plug-in; may be repeated."),
     ] = None,
     trust: Annotated[
-        bool, typer.Option("--trust", help="Load a model that only unpickling can read: it may run code.")
+        bool, typer.Option("--trust", help="Load a model that may run code, whatever its scan says.")
+    ] = False,
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="Load it in a process without network, files and children.")
     ] = False,
     i_am_authorised: Annotated[
         bool, typer.Option("--i-am-authorised", help="The endpoint in [model] url may be attacked; recorded.")
@@ -50,14 +53,14 @@ def audit(
     from casemate.cli._show import again, show
     from casemate.report.terminal import verdict_table
 
-    settings = configuration.load(config, trust=trust, authorised=i_am_authorised)
+    settings = configuration.load(config, trust=trust, authorised=i_am_authorised, isolate=isolate)
     order = _order(settings, profile=profile, budget=budget, seed=seed, only=only, threads=threads, setting=setting)
     report = _run(settings, order, Place(output, store, executor or settings.audit.executor, resume))
     lines = ["", f"  {output / 'report.html'}", f"  {output / 'report.json'}"]
     if finding := next((f for f in report.findings if f.id not in report.ruling.accepted), None):
         lines += ["", f"  {again('explain', finding.id, output)}"]
         if any(item.files for item in finding.evidence):
-            said = ["--trust"] * trust + ["--i-am-authorised"] * i_am_authorised
+            said = ["--trust"] * trust + ["--isolate"] * isolate + ["--i-am-authorised"] * i_am_authorised
             lines += [f"  {again('replay', finding.id, output, config=str(config), said=said)}"]
     show(verdict_table(report, verbose=verbose), *lines)
     return report.ruling.exit_code

@@ -18,7 +18,10 @@ def replay(
     report: Annotated[Path, typer.Option(help="The folder of the report.")] = Path("casemate-report"),
     config: Annotated[Path, typer.Option(help="The configuration of the audit.")] = Path("casemate.toml"),
     trust: Annotated[
-        bool, typer.Option("--trust", help="Load a model that only unpickling can read: it may run code.")
+        bool, typer.Option("--trust", help="Load a model that may run code, whatever its scan says.")
+    ] = False,
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="Load it in a process without network, files and children.")
     ] = False,
     i_am_authorised: Annotated[
         bool, typer.Option("--i-am-authorised", help="The endpoint in [model] url may be attacked.")
@@ -32,7 +35,7 @@ def replay(
     from casemate.report import words
 
     outcome_named(report_in(report), finding)  # a wrong name is told before a model is loaded
-    rows = measure_again(report, finding, loaded_case(config, trust=trust, authorised=i_am_authorised))
+    rows = measure_again(report, finding, loaded_case(config, trust=trust, authorised=i_am_authorised, isolate=isolate))
     table = columns("what", "before", "now", "holds", whole=("before", "now", "holds"))
     before = {id(row.before): row for row in rows}
     for row in (before[id(item)] for item in words.in_order(row.before for row in rows)):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from casemate.adapters import wrap
 from casemate.adapters.digest import fingerprint, from_framework
 from casemate.adapters.imports import import_object
-from casemate.adapters.loading import PICKLES, Declared, load_model
+from casemate.adapters.loading import Declared, load_model
 from casemate.core.budget import parse_budget
 from casemate.core.case import Case, Recipe
 from casemate.core.data import Splits
@@ -44,12 +45,13 @@ def case_of(settings: Settings, *, queries: int | None = None, sent_before: int 
     """
     from casemate.engine.bundles import bundle_of
 
-    native = _endpoint(settings, queries, sent_before) if settings.model.url is not None else _native(settings)
+    notes: dict[str, str] = {}
+    native = _endpoint(settings, queries, sent_before) if settings.model.url is not None else _native(settings, notes)
     if native is None and not settings.data.files:
         raise ConfigError("expected a model or data, got neither: name [model] path or [data] test")
     splits, classes = _splits(settings, native)
     schema = next((data.schema for data in splits.parts().values()), None)
-    model = None if native is None else _model(settings, native, classes, schema)
+    model = None if native is None else _noted(_model(settings, native, classes, schema), notes)
     declared = {} if settings.model.accuracy is None else {"accuracy": settings.model.accuracy}
     return Case(
         name=settings.name or (model.name if model else settings.folder.name or "case"),
@@ -58,7 +60,16 @@ def case_of(settings: Settings, *, queries: int | None = None, sent_before: int 
         splits=splits,
         recipe=_recipe(settings, native, classes, schema),
         declared=declared,
+        files=_files(settings),
     )
+
+
+def _files(settings: Settings) -> tuple[Path, ...]:
+    """What the model is loaded from: a file, or all files of a folder."""
+    path = settings.model.path
+    if path is None:
+        return ()
+    return tuple(sorted(item for item in path.rglob("*") if item.is_file())) if path.is_dir() else (path,)
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -102,18 +113,21 @@ def budget_of(settings: Settings, asked: str | None = None) -> Budget:
     return parse_budget(given)
 
 
-def _native(settings: Settings) -> Any:
-    """The estimator, module or function; `None` where the settings name no model."""
+def _native(settings: Settings, notes: dict[str, str]) -> Any:
+    """The estimator, module or function, `None` where none is named; `notes` gets how a file was opened."""
     given, folder = settings.model, settings.folder
     if alone := sorted(given.model_fields_set & {*_ASKED, *_SENT, "cost_per_query"}):
         raise ConfigError(f"expected model.url beside model.{alone[0]}, got none: name the endpoint")
+    if settings.isolate and given.path is None:
+        raise ConfigError("expected model.path for --isolate, got another model or none: leave --isolate out")
     if given.function is not None:
         if given.path is not None or given.factory is not None:
             raise ConfigError("expected model.function alone, got it beside path or factory: name one model")
         return import_object(given.function, folder=folder, what="function")
     if given.path is None:
         return None if given.factory is None else _built(given.factory, settings)
-    return load_model(given.path, Declared(given.factory, given.trusted, settings.trust, folder))
+    declared = Declared(given.factory, given.trusted, settings.trust, folder, settings.isolate, notes)
+    return load_model(given.path, declared)
 
 
 def _endpoint(settings: Settings, queries: int | None, sent_before: int) -> Any:
@@ -203,10 +217,11 @@ def _model(settings: Settings, native: Any, classes: tuple[str, ...], schema: Sc
             raise ConfigError("expected outputs = 'labels' for a function only, got another model: leave it out")
         return wrap_function(native, output="labels", classes=classes or None, name=given.name)
     logits = None if given.outputs is None else given.outputs == "logits"
-    model = wrap(native, classes=classes or None, schema=schema, name=given.name, logits=logits)
-    if settings.trust and given.path is not None and given.path.suffix.lower() in PICKLES:
-        return replace(model, notes={**model.notes, "trust": "unpickled because --trust said so"})
-    return model
+    return wrap(native, classes=classes or None, schema=schema, name=given.name, logits=logits)
+
+
+def _noted(model: Model, notes: Mapping[str, str]) -> Model:
+    return replace(model, notes={**model.notes, **notes}) if notes else model
 
 
 def _recipe(settings: Settings, native: Any, classes: tuple[str, ...], schema: Schema | None) -> Recipe | None:

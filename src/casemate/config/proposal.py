@@ -82,7 +82,7 @@ def _model_section(model: Path | None, root: Path, sources: list[Path]) -> str:
         factory = _defined(sources, ("build", "make_model", "create_model", "build_model"), 0)
         lines.append(f"factory = {_text(factory or 'pkg.module:build')}  # guess: the function that builds the module")
     elif model.suffix in PICKLES:
-        lines.append("# A pickle runs code when it is opened: convert it to .skops, or audit with --trust.")
+        lines.append("# A pickle is scanned first; if it is refused: `casemate convert`, or audit with --isolate.")
     lines.append('# classes = ["no", "yes"]       # names of the class indices, where the model does not say')
     return "\n".join(lines)
 

@@ -43,11 +43,12 @@ __all__ = [
 _LARGEST = 4 << 20  # bytes
 
 
-def load(path: str | Path, *, trust: bool = False, authorised: bool = False) -> Settings:
+def load(path: str | Path, *, trust: bool = False, authorised: bool = False, isolate: bool = False) -> Settings:
     """The settings in a file; relative paths in it are relative to its folder, and nothing that it names is opened yet.
 
-    `trust` is what `--trust` says: a model that only unpickling can read may be unpickled. `authorised` is what
-    `--i-am-authorised` says: the endpoint that it names may be attacked. Raises `ConfigError` for a file that is
+    `trust` is what `--trust` says: the model's file may run code whatever its scan says. `isolate` is what `--isolate`
+    says: it lives in a process without network and files. `authorised` is what `--i-am-authorised` says: the endpoint
+    that it names may be attacked. Raises `ConfigError` for a file that is
     missing or not TOML, an unknown key (with the nearest one) and a value of the wrong type (with its place).
     """
     file = Path(path)
@@ -70,6 +71,7 @@ def load(path: str | Path, *, trust: bool = False, authorised: bool = False) -> 
         raise ConfigError(_clear(error, file.name)) from error
     settings._folder = folder
     settings._trust = trust
+    settings._isolate = isolate
     settings._authorised = authorised
     return settings
 
@@ -251,6 +253,7 @@ class Settings(_Section):
     columns: dict[str, dict[str, Any]] = Field(default_factory=dict, alias="schema")
     _folder: Path = PrivateAttr(default_factory=Path)
     _trust: bool = PrivateAttr(default=False)
+    _isolate: bool = PrivateAttr(default=False)
     _authorised: bool = PrivateAttr(default=False)
 
     @property
@@ -262,6 +265,11 @@ class Settings(_Section):
     def trust(self) -> bool:
         """Whether the user said that the model's file may run code."""
         return self._trust
+
+    @property
+    def isolate(self) -> bool:
+        """Whether the user said that the model's file is loaded in a process without network and files."""
+        return self._isolate
 
     @property
     def authorised(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,7 @@ class Case:
     surrogates: tuple[
         Model, ...
     ] = ()  # models whose gradients an attacker may borrow, such as the one before hardening
+    files: tuple[Path, ...] = ()  # what the model was loaded from
 
     @property
     def offers(self) -> frozenset[Facet]:
@@ -68,7 +70,7 @@ class Case:
         parts = self.splits.parts()
         facets = set(self.model.offers) if self.model else set()
         facets |= {Facet(name) for name in parts}
-        if self.bundle is not None:
+        if self.files:
             facets.add(Facet.FILE)
         if self.recipe is not None:
             facets.add(Facet.RECIPE)

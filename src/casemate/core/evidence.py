@@ -36,6 +36,7 @@ class Quantity(StrEnum):
     DEFECT = "defect"  # 1 when a set-up mistake is certain, else 0
     P_VALUE = "p_value"  # of an alarm with a named null, corrected for multiplicity; small is bad
     SUCCESS_RATE = "success_rate"  # of an attacker; 0 is good
+    UNREVIEWED = "unreviewed"  # share of what is loaded that nobody vouches for; 0 is good
     NOTE = "note"  # a fact that is reported and never judged
 
 

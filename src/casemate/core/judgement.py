@@ -52,6 +52,7 @@ TABLE: Mapping[Quantity, Scale] = {
     Quantity.DEFECT: Scale(_INF, _INF, 0.5, _INF, worse=+1),
     Quantity.P_VALUE: Scale(0.05, 0.01, 0.001, 1e-9, worse=-1),
     Quantity.SUCCESS_RATE: Scale(0.05, 0.1, 0.25, 0.75, worse=+1),
+    Quantity.UNREVIEWED: Scale(1e-9, 1e-9, _INF, _INF, worse=+1),
 }
 """Severity by kind of quantity. A policy's gates are the way to ask for more or less than this."""
 

@@ -13,18 +13,31 @@ import os
 import re
 import unicodedata
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from casemate.errors import FormatError, UsageError
-from casemate.formats import canonical, digests
+from casemate.errors import CasemateError, FormatError, UsageError
+from casemate.formats import canonical, digests, files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from casemate.formats.canonical import Json
+    from casemate.formats.files import Found, Stamp, Told
 
-__all__ = ["Entry", "Manifest", "Problem", "ProblemKind", "from_json", "of_bytes", "of_files", "verify"]
+__all__ = [
+    "Entry",
+    "Manifest",
+    "Problem",
+    "ProblemKind",
+    "from_json",
+    "from_value",
+    "of_bytes",
+    "of_files",
+    "of_path",
+    "verify",
+    "verify_path",
+]
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")  # with bidi marks
@@ -93,23 +106,46 @@ class Problem:
 def of_files(root: str | os.PathLike[str], paths: Iterable[str | os.PathLike[str]] | None = None) -> Manifest:
     """Manifest of regular files below a folder, `paths` relative to it; without `paths`, of all of them.
 
-    Raises `UsageError` if one is missing, a link, or not a regular file; `FormatError` if a name is not portable.
+    Raises `UsageError` if one is missing, a link, or not a regular file; `FormatError` if a name is not portable;
+    `IntegrityError` if one changes while it is read.
     """
-    found = _walk(root)
+    found = files.walk(root)
     names = (
-        found
+        list(found)
         if paths is None
         else [path.as_posix() if isinstance(path, PurePath) else os.fspath(path) for path in paths]
     )
-    entries = []
     for name in names:
         _refuse_name(name)
         item = found.get(name)
-        if item is None or item.kind is not None:
-            got = "nothing there" if item is None else item.detail
-            raise UsageError(f"expected a regular file {name} below {root}, got {got}: copy the file itself there")
-        entries.append(Entry(name, item.size, digests.sha256_file(item.file)))
-    return _refuse_clashes(Manifest(tuple(entries)))
+        if item is None or item.kind:
+            _refuse_item(name, item, root)
+    _refuse_clashes(Manifest(tuple(Entry(name, 0, "") for name in names)))
+    return _hashed({name: found[name] for name in names})
+
+
+def of_path(
+    path: str | os.PathLike[str],
+    *,
+    known: Callable[[str, Stamp], str | None] | None = None,
+    done: Callable[[str, Stamp, str], None] | None = None,
+    told: Told | None = None,
+) -> Manifest:
+    """Manifest of a whole folder, or of one file under its own name; files are read in parallel, once each.
+
+    `known(name, stamp)` may give the digest of a file that was read before; `done` hears of each that is read now,
+    `told` of the bytes. Raises as `of_files` does, and `UsageError` for a folder without files, whose manifest would
+    hold of any other.
+    """
+    found = files.look(path)
+    if not found:
+        raise UsageError(f"expected files in {path}, got an empty folder: check the path")
+    for name, item in found.items():
+        if item.kind:
+            _refuse_item(name, item, path)
+        _refuse_name(name)
+    _refuse_clashes(Manifest(tuple(Entry(name, 0, "") for name in found)))
+    return _hashed(found, known=known, done=done, told=told)
 
 
 def of_bytes(contents: Mapping[str, bytes]) -> Manifest:
@@ -131,7 +167,11 @@ def from_json(data: bytes | str) -> Manifest:
     climbs with `..`, holds a backslash or a control character, is not NFC, occurs twice or differs from another only
     in case.
     """
-    value = canonical.loads(data)
+    return from_value(canonical.loads(data))
+
+
+def from_value(value: object) -> Manifest:
+    """The same of JSON that is read already, such as a part of a signed statement."""
     if not isinstance(value, dict) or set(value) != {"entries", "version"}:
         raise FormatError("expected a manifest with the keys entries and version, got something else: make it again")
     if type(value["version"]) is not int or value["version"] != 1:
@@ -144,15 +184,51 @@ def from_json(data: bytes | str) -> Manifest:
     return _refuse_clashes(Manifest(tuple(_entry(item) for item in entries)))
 
 
-def verify(manifest: Manifest, root: str | os.PathLike[str]) -> tuple[Problem, ...]:
+def verify(manifest: Manifest, root: str | os.PathLike[str], *, told: Told | None = None) -> tuple[Problem, ...]:
     """Everything that differs between a manifest and a folder, sorted by path; empty if they agree.
 
-    The folder is walked without following links and each file read once; a manifest's path is only ever compared with
-    those found, never opened, so a hostile one reaches nothing outside.
+    The folder is walked without following links and each file read once, several at a time; a manifest's path is only
+    ever compared with those found, never opened, so a hostile one reaches nothing outside. What holds is what was read:
+    whoever may write to the folder can change it a moment later.
 
     Raises `UsageError` if `root` is not a folder.
     """
-    found = _walk(root)
+    return _verified(manifest, files.walk(root), told)
+
+
+def verify_path(manifest: Manifest, path: str | os.PathLike[str], *, told: Told | None = None) -> tuple[Problem, ...]:
+    """`verify` of a folder, or of one file, which has to have the name that is listed; a link is a problem.
+
+    Raises `UsageError` where there is nothing.
+    """
+    return _verified(manifest, files.look(path), told)
+
+
+def _hashed(
+    found: Mapping[str, Found],
+    *,
+    known: Callable[[str, Stamp], str | None] | None = None,
+    done: Callable[[str, Stamp, str], None] | None = None,
+    told: Told | None = None,
+) -> Manifest:
+    kept = {name: known(name, item.stamp) if known else None for name, item in found.items()}
+    fresh = {name: item for name, item in found.items() if kept[name] is None}
+    made = files.hashed(fresh, told=told, done=done and (lambda name, digest: done(name, found[name].stamp, digest)))
+    entries = []
+    for name, item in found.items():
+        digest = kept[name] or made[name]
+        if isinstance(digest, CasemateError):
+            raise digest
+        entries.append(Entry(name, item.size, digest))
+    return Manifest(tuple(entries))
+
+
+def _refuse_item(name: str, item: Found | None, root: str | os.PathLike[str]) -> None:
+    got = "nothing there" if item is None else item.detail
+    raise UsageError(f"expected a regular file {_shown(name)} below {root}, got {got}: copy the file itself there")
+
+
+def _verified(manifest: Manifest, found: Mapping[str, Found], told: Told | None) -> tuple[Problem, ...]:
     listed = {entry.path: entry for entry in manifest.entries}
     problems = [problem for name in listed for problem in _name_problems(name)]
     problems += [problem for name in found if name not in listed for problem in _name_problems(name)]
@@ -162,66 +238,38 @@ def verify(manifest: Manifest, root: str | os.PathLike[str]) -> tuple[Problem, .
         if first.path == second.path
     ]
     problems += _clashes([*listed, *(name for name in found if name not in listed)])
+    alike = {name: item for name, item in found.items() if not item.kind and _listed_size(listed, name) == item.size}
+    made = files.hashed(alike, told=told)
     for name, item in found.items():
-        problems += _compare(name, listed.get(name), item)
+        problems += _compare(name, listed.get(name), item, made.get(name))
     problems += [
         Problem(_shown(name), ProblemKind.MISSING, "not in the folder") for name in listed if name not in found
     ]
     return tuple(sorted(problems))
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    file: Path
-    size: int
-    kind: ProblemKind | None
-    detail: str = ""
+def _listed_size(listed: Mapping[str, Entry], name: str) -> int:
+    entry = listed.get(name)
+    return -1 if entry is None else entry.size
 
 
-def _walk(root: str | os.PathLike[str]) -> dict[str, _Found]:
-    top = Path(root)
-    if not top.is_dir():
-        raise UsageError(f"expected a folder, got {top}: check the path")
-    return dict(sorted(_walk_below(top, "")))
-
-
-def _walk_below(folder: Path, prefix: str) -> Iterator[tuple[str, _Found]]:
-    try:
-        items = list(os.scandir(folder))
-    except OSError as error:
-        yield prefix.rstrip("/"), _Found(folder, 0, ProblemKind.UNREADABLE, f"cannot be read: {error.strerror}")
-        return
-    for item in items:
-        name, file = prefix + item.name, Path(item.path)
-        if item.is_symlink() or (hasattr(item, "is_junction") and item.is_junction()):  # junctions: Windows
-            yield name, _Found(file, 0, ProblemKind.LINK, "a link, whose target can change")
-        elif item.is_dir(follow_symlinks=False):
-            yield from _walk_below(file, name + "/")
-        elif item.is_file(follow_symlinks=False):
-            yield name, _Found(file, item.stat(follow_symlinks=False).st_size, None)
-        else:
-            yield name, _Found(file, 0, ProblemKind.NOT_A_FILE, "a device, pipe or socket")
-
-
-def _compare(name: str, entry: Entry | None, item: _Found) -> list[Problem]:
+def _compare(name: str, entry: Entry | None, item: Found, digest: str | CasemateError | None) -> list[Problem]:
     shown = _shown(name)
-    problems = [] if item.kind is None else [Problem(shown, item.kind, item.detail)]
+    problems = [Problem(shown, ProblemKind(item.kind), item.detail)] if item.kind else []
     if entry is None:
         return [*problems, Problem(shown, ProblemKind.ADDED, "not in the manifest")]
     if problems:
         return problems
     if item.size != entry.size:
         return [Problem(shown, ProblemKind.SIZE, f"expected {entry.size} bytes, got {item.size}")]
-    try:
-        digest = digests.sha256_file(item.file)
-    except UsageError as error:
-        return [Problem(shown, ProblemKind.UNREADABLE, str(error))]
+    if not isinstance(digest, str):
+        return [Problem(shown, ProblemKind.UNREADABLE, str(digest))]
     return (
         [] if digest == entry.digest else [Problem(shown, ProblemKind.DIGEST, f"expected {entry.digest}, got {digest}")]
     )
 
 
-def _entry(item: Json) -> Entry:
+def _entry(item: object) -> Entry:
     if not isinstance(item, dict) or set(item) != {"digest", "path", "size"}:
         raise FormatError(f"expected an entry with digest, path and size, got {item!r:.80}: make the manifest again")
     path, size, digest = item["path"], item["size"], item["digest"]

@@ -2,7 +2,8 @@
 
 The model is the component that the bill is about, each split of its data a component beside it. Every measurement is a
 performance metric with its interval. Findings are vulnerabilities, save for two rooms: unequal treatment is a fairness
-assessment, and a mistake in the set-up a limitation, as is what was not tested.
+assessment, and a mistake in the set-up a limitation, as is what was not tested. On demand the model's files stand
+inside it and the packages of an environment beside it; without a report these are all there is.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ from __future__ import annotations
 import datetime as dt
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from casemate.artifacts.bom import file_components
 from casemate.core.evidence import Evidence
 from casemate.core.outcome import Failed, Finding, Severity
 from casemate.core.report import Report
-from casemate.formats import canonical
+from casemate.formats import canonical, digests
+from casemate.formats.manifest import Manifest
 from casemate.report import acceptance, words
 from casemate.report import json as report_json
 
-__all__ = ["render"]
+__all__ = ["render", "render_files"]
 
 _HASH = re.compile(r"sha256:([0-9a-f]{64})")
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:casemate:report")
@@ -28,20 +31,66 @@ _MODEL = "model"
 _FAIRNESS, _SETUP = "fairness", "preflight"
 
 
-def render(report: Report) -> str:
-    """The bill in JSON; the serial number comes from the report's digest, so equal reports have equal ones."""
+def render(report: Report, *, files: Manifest | None = None, packages: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The bill in JSON; equal reports, files and packages have equal serial numbers.
+
+    `files` are those that hold the model, `packages` the components of the environment.
+    """
     bill: dict[str, Any] = {
-        "$schema": "http://cyclonedx.org/schema/bom-1.7.schema.json",
-        "bomFormat": "CycloneDX",
-        "specVersion": "1.7",
-        "serialNumber": f"urn:uuid:{uuid.uuid5(_NAMESPACE, report_json.digest(report))}",
-        "version": 1,
-        "metadata": {**_moment(report), "tools": {"components": _tools(report)}, "component": _model(report)},
-        "components": [_data(report, name) for name in sorted(report.data)],
+        **_head(report_json.digest(report), files, packages),
+        "metadata": {**_moment(report), "tools": {"components": _tools(report)}, "component": _model(report, files)},
+        "components": [*(_data(report, name) for name in sorted(report.data)), *packages],
         "dependencies": [{"ref": _MODEL, "dependsOn": [_ref(name) for name in sorted(report.data)]}],
         "vulnerabilities": [_vulnerability(report, f) for f in report.findings if _room(f) not in (_FAIRNESS, _SETUP)],
     }
     return canonical.dumps_pretty(bill).decode()
+
+
+def render_files(name: str, files: Manifest, *, version: str, packages: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The bill of a model of which nothing but its files is known; `version` is that of Casemate, which made it.
+
+    It has no time of its own: equal files and packages give equal bytes.
+    """
+    tool = {"type": "application", "name": "casemate", "version": version}
+    card = {"considerations": {"technicalLimitations": ["Nothing was measured: this bill is made of the files alone."]}}
+    bill: dict[str, Any] = {
+        **_head(name, files, packages),
+        "metadata": {
+            "tools": {"components": [tool]},
+            "component": {
+                "type": "machine-learning-model",
+                "bom-ref": _MODEL,
+                "name": name,
+                **_whole(files),
+                "modelCard": card,
+            },
+        },
+        "components": list(packages),
+    }
+    return canonical.dumps_pretty(bill).decode()
+
+
+def _head(subject: str, files: Manifest | None, packages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    listed = [files.digest] if files is not None else []
+    told = canonical.digest([subject, *listed, *packages]) if files is not None or packages else subject
+    return {
+        "$schema": "http://cyclonedx.org/schema/bom-1.7.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.7",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(_NAMESPACE, told)}",
+        "version": 1,
+    }
+
+
+def _whole(files: Manifest) -> dict[str, Any]:
+    """The files of a model: the hash of a lone one is the model's own; a folder has none but its manifest's."""
+    alone = files.entries[0] if len(files.entries) == 1 else None
+    hashes = {"hashes": [{"alg": "SHA-256", "content": digests.hex_of(alone.digest)}]} if alone else {}
+    return {
+        **hashes,
+        "components": file_components(files),
+        "properties": [{"name": "casemate:manifest", "value": files.digest}],
+    }
 
 
 def _moment(report: Report) -> dict[str, str]:
@@ -58,14 +107,17 @@ def _tools(report: Report) -> list[dict[str, Any]]:
     return [main, *(item for item in rest if item["name"] != "platform")]
 
 
-def _model(report: Report) -> dict[str, Any]:
+def _model(report: Report, files: Manifest | None) -> dict[str, Any]:
+    whole = {} if files is None else _whole(files)
     facts = {"verdict": str(report.ruling.status), "bundle": report.bundle, "seed": str(report.seed)}
+    facts |= {"fingerprint": report.model} if whole else {}  # of what was loaded; the hashes are those of the files
     facts |= {f"gate: {gate.gate}": f"{gate.status}: {gate.reason}" for gate in report.ruling.gates}
     return {
         "type": "machine-learning-model",
         "bom-ref": _MODEL,
         "name": report.name,
         **_hashes(report.model),
+        **whole,
         "modelCard": {
             "modelParameters": {
                 "datasets": [{"ref": _ref(name)} for name in sorted(report.data)],
@@ -74,7 +126,10 @@ def _model(report: Report) -> dict[str, Any]:
             "quantitativeAnalysis": {"performanceMetrics": _metrics(report)},
             "considerations": _considerations(report),
         },
-        "properties": [{"name": f"casemate:{key}", "value": value} for key, value in facts.items() if value],
+        "properties": [
+            *({"name": f"casemate:{key}", "value": value} for key, value in facts.items() if value),
+            *whole.get("properties", ()),
+        ],
     }
 
 

@@ -1,0 +1,116 @@
+"""A scan as SARIF 2.1.0: each sign a result that points at the byte where it was seen.
+
+What could not be judged is a result of kind `open`; what a policy allows is suppressed. The rules are those that
+something was found by: readers have no list of what they look for that would be complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from casemate.artifacts.scans import Scan
+from casemate.formats import canonical
+from casemate.formats.scanning.signs import Certainty, Level, Sign
+
+__all__ = ["render"]
+
+_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+_LEVEL = {Level.MALICIOUS: "error", Level.SUSPICIOUS: "warning"}
+_SCORE = {Level.MALICIOUS: "9.5", Level.SUSPICIOUS: "5.5"}
+_RANK = {Certainty.CERTAIN: 95.0, Certainty.LIKELY: 75.0, Certainty.POSSIBLE: 40.0}
+_PRINT = "casemateSign/v1"
+_LINK = re.compile(r"\](?=\()")
+
+
+def render(scan: Scan, *, version: str = "") -> str:
+    """The log; equal scans give equal logs. Fingerprints outlast changes of offsets."""
+    told: list[tuple[Sign, date | None, str]] = [(sign, None, "") for scanned in scan.files for sign in scanned.signs]
+    told += [(sign, item.until, item.reason) for sign, item in scan.allowed]
+    rules = sorted({sign.rule for sign, _, _ in told})
+    files = {scanned.path: number for number, scanned in enumerate(scan.files)}
+    driver = {"name": "Casemate", "rules": [_rule(rule, told) for rule in rules]}
+    run = {
+        "tool": {"driver": {**driver, **({"version": version} if version else {})}},
+        "automationDetails": {"id": "casemate-scan/"},
+        "invocations": [{"executionSuccessful": True, "exitCode": scan.exit_code}],
+        "artifacts": [
+            {
+                "location": {"uri": _uri(scanned.path)},
+                "length": scanned.size,
+                "roles": ["analysisTarget"],
+                **({"hashes": {"sha-256": scanned.digest.removeprefix("sha256:")}} if scanned.digest else {}),
+            }
+            for scanned in scan.files
+        ],
+        "results": [_result(sign, until, why, rules, files) for sign, until, why in told],
+        "properties": {"verdict": str(scan.level), "leftOut": list(scan.left_out)},
+    }
+    return canonical.dumps_pretty({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}).decode()
+
+
+def _rule(rule: str, told: list[tuple[Sign, Any, str]]) -> dict[str, Any]:
+    sign = next(sign for sign, _, _ in told if sign.rule == rule)
+    found: dict[str, Any] = {
+        "id": rule,
+        "name": "".join(part.capitalize() for part in re.split(r"[^A-Za-z0-9]+", rule)),
+        "shortDescription": {"text": _safe(sign.why)},
+        "help": {"text": _safe(sign.mend)},
+        "properties": {"tags": ["security", "supply-chain", rule.partition("/")[0]]},
+    }
+    if sign.level in _SCORE:
+        found["properties"]["security-severity"] = _SCORE[sign.level]
+    return found
+
+
+def _result(sign: Sign, until: date | None, why: str, rules: list[str], files: dict[str, int]) -> dict[str, Any]:
+    where = "".join(_print_parts(sign))
+    open_ = sign.level not in _LEVEL
+    return {
+        "ruleId": sign.rule,
+        "ruleIndex": rules.index(sign.rule),
+        "kind": "open" if open_ else "fail",
+        "level": "none" if open_ else _LEVEL[sign.level],
+        "rank": _RANK[sign.certainty],
+        "message": {"text": _safe(f"{sign.what} ({sign.place}): {sign.why}. {sign.mend[:1].upper()}{sign.mend[1:]}.")},
+        "locations": [_location(sign, files)],
+        "partialFingerprints": {_PRINT: hashlib.sha256(where.encode("utf-8", "surrogatepass")).hexdigest()[:32]},
+        "suppressions": []
+        if until is None
+        else [{"kind": "external", "status": "accepted", "justification": f"Allowed until {until}: {why}"}],
+        "properties": {"level": str(sign.level), "certainty": str(sign.certainty), "subject": sign.subject},
+    }
+
+
+def _print_parts(sign: Sign) -> Iterator[str]:
+    yield from (sign.rule, "\0", sign.place.file, "\0", sign.place.member, "\0", sign.subject or sign.what)
+
+
+def _location(sign: Sign, files: dict[str, int]) -> dict[str, Any]:
+    artifact: dict[str, Any] = {"uri": _uri(sign.place.file)}
+    if sign.place.file in files:
+        artifact["index"] = files[sign.place.file]
+    physical: dict[str, Any] = {"artifactLocation": artifact}
+    if sign.place.offset is not None and not sign.place.member:  # an offset in a member is none of the file
+        physical["region"] = {"byteOffset": sign.place.offset, "byteLength": 1}
+    name = "!/".join(part for part in (sign.place.member, sign.subject) if part)
+    where: dict[str, Any] = {"physicalLocation": physical}
+    if name:
+        at = "" if sign.place.offset is None else f" at byte {sign.place.offset}"
+        where["logicalLocations"] = [{"fullyQualifiedName": f"{name}{at}", "kind": "member"}]
+    return where
+
+
+def _uri(path: str) -> str:
+    whole = Path(path).absolute()
+    return quote(whole.relative_to(Path.cwd()).as_posix()) if whole.is_relative_to(Path.cwd()) else whole.as_uri()
+
+
+def _safe(text: str) -> str:
+    """A message in which nothing that a file holds becomes a link (section 3.11.6)."""
+    return _LINK.sub("] ", text)
