@@ -186,24 +186,6 @@ def dtype_header(names: int) -> str:
     return f"{{'descr': [{fields}], 'fortran_order': False, 'shape': (1,), }}"
 
 
-def hdf5(attributes: int = 0, groups: int = 0, chunk: bytes = b"") -> bytes:
-    """An HDF5 file by h5py."""
-    import h5py
-    import numpy as np
-
-    out = io.BytesIO()
-    with h5py.File(out, "w") as file:
-        for index in range(attributes):
-            file.create_group(f"a{index // 100}/b{index}").attrs["x"] = "y"
-        here = file
-        for _ in range(groups):
-            here = here.create_group("g")
-        if chunk:
-            data = np.array([chunk] * 100_000, dtype="S8")
-            file.create_dataset("d", data=data, chunks=(1,))
-    return out.getvalue()
-
-
 # Bytes that each make something of their own when they are repeated.
 PICKLES: dict[str, bytes] = {
     "lists": b"]", "marks": b"(", "memo": b"]\x940", "ints": b"K\x01", "texts": b"\x8c\x00\x94", "globals": b"cos\nfoo\n",
@@ -482,10 +464,6 @@ def _others() -> Iterator[tuple[str, str, Callable[[], bytes]]]:
             30_000,
         ),
     )
-    yield "hdf5 attributes", "m.h5", lambda: hdf5(attributes=20_000)
-    yield "hdf5 deep", "m.h5", lambda: hdf5(groups=5000)
-    yield "hdf5 chunks", "m.h5", lambda: hdf5(chunk=b"abcdefgh")
-    yield "hdf5 repeated", "m.h5", lambda: times(hdf5(attributes=100), 40 * MIB)
     yield (
         "hdf5 marks",
         "m.h5",

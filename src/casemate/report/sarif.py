@@ -20,9 +20,10 @@ from casemate.core.report import PluginFacts, Report
 from casemate.formats import canonical
 from casemate.report import acceptance, words
 
-__all__ = ["render"]
+__all__ = ["SCHEMA", "render", "unlinked", "uri_of"]
 
-_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+"""Where the schema of SARIF 2.1.0 is published."""
 _LEVEL: Mapping[Severity, str] = {
     Severity.CRITICAL: "error",
     Severity.HIGH: "error",
@@ -64,14 +65,14 @@ def render(report: Report, *, config: Path | None = None) -> str:
             "notes": list(report.notes),
         },
     }
-    return canonical.dumps_pretty({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}).decode()
+    return canonical.dumps_pretty({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}).decode()
 
 
 class _Place:
     """The configuration as a place: its address, and the line where a plug-in has its section."""
 
     def __init__(self, path: Path) -> None:
-        self.uri = _uri(path)
+        self.uri = uri_of(path)
         try:
             self._lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError):  # a report is rendered wherever it lies
@@ -95,7 +96,7 @@ class _Place:
         }
 
 
-def _uri(path: Path) -> str:
+def uri_of(path: Path) -> str:
     """Relative to the current folder where it lies below it, so that it names a file of the repository."""
     whole = path.absolute()
     return quote(whole.relative_to(Path.cwd()).as_posix()) if whole.is_relative_to(Path.cwd()) else whole.as_uri()
@@ -129,7 +130,7 @@ def _rule(report: Report, name: str) -> dict[str, Any]:
     rule: dict[str, Any] = {
         "id": name,
         "name": "".join(part.capitalize() for part in re.split(r"[^A-Za-z0-9]+", name)),
-        "shortDescription": {"text": _safe(words.full(facts.title)) if facts else name},
+        "shortDescription": {"text": unlinked(words.full(facts.title)) if facts else name},
         "help": _help(name, facts),
         "properties": {"tags": _tags(room, facts)},
     }
@@ -146,7 +147,7 @@ def _help(name: str, facts: PluginFacts | None) -> dict[str, str]:
         ids = "; ".join(f"{title}: {found}" for title, found in words.names(facts.threat))
         lines[:0] = [words.full(facts.title), words.full(facts.threat.title), *([f"{ids}."] if ids else [])]
         lines.append(f"Source: {words.full(facts.source)}")
-    text = _safe("\n\n".join(lines))
+    text = unlinked("\n\n".join(lines))
     return {"text": text, "markdown": text}
 
 
@@ -190,7 +191,7 @@ def _message(outcome: Finding | Inconclusive) -> str:
     parts = ((words.told(item), words.place(item), words.size(item)) for item in judged)
     lines += [", ".join(filter(None, measured)) for measured in parts]
     last = outcome.mend if isinstance(outcome, Finding) else outcome.need
-    return _safe("\n".join([*lines, *([words.full(last)] if last else [])]))
+    return unlinked("\n".join([*lines, *([words.full(last)] if last else [])]))
 
 
 def _numbers(outcome: Finding | Inconclusive) -> list[dict[str, Any]]:
@@ -209,7 +210,7 @@ def _numbers(outcome: Finding | Inconclusive) -> list[dict[str, Any]]:
     ]
 
 
-def _safe(text: str) -> str:
+def unlinked(text: str) -> str:
     """A message in which nothing that a model or data set is called becomes a link (section 3.11.6)."""
     return _LINK.sub("] ", text)
 
@@ -250,7 +251,7 @@ def _notifications(outcomes: Iterable[Outcome], names: list[str]) -> list[dict[s
                 "descriptor": {"id": _reason(outcome)},
                 "associatedRule": {"id": outcome.plugin, "index": names.index(outcome.plugin)},
                 "level": "error" if isinstance(outcome, Failed) else "note" if ignorable else "warning",
-                "message": {"text": _safe(f"{outcome.plugin} was not tested: {why}")},
+                "message": {"text": unlinked(f"{outcome.plugin} was not tested: {why}")},
             }
         )
     return found

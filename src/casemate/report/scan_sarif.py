@@ -12,20 +12,18 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from casemate.artifacts.scans import Scan
 from casemate.formats import canonical
 from casemate.formats.scanning.signs import Certainty, Level, Sign
+from casemate.report.sarif import SCHEMA, unlinked, uri_of
 
 __all__ = ["render"]
 
-_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVEL = {Level.MALICIOUS: "error", Level.SUSPICIOUS: "warning"}
 _SCORE = {Level.MALICIOUS: "9.5", Level.SUSPICIOUS: "5.5"}
 _RANK = {Certainty.CERTAIN: 95.0, Certainty.LIKELY: 75.0, Certainty.POSSIBLE: 40.0}
 _PRINT = "casemateSign/v1"
-_LINK = re.compile(r"\](?=\()")
 
 
 def render(scan: Scan, *, version: str = "") -> str:
@@ -41,7 +39,7 @@ def render(scan: Scan, *, version: str = "") -> str:
         "invocations": [{"executionSuccessful": True, "exitCode": scan.exit_code}],
         "artifacts": [
             {
-                "location": {"uri": _uri(scanned.path)},
+                "location": {"uri": uri_of(Path(scanned.path))},
                 "length": scanned.size,
                 "roles": ["analysisTarget"],
                 **({"hashes": {"sha-256": scanned.digest.removeprefix("sha256:")}} if scanned.digest else {}),
@@ -51,7 +49,7 @@ def render(scan: Scan, *, version: str = "") -> str:
         "results": [_result(sign, until, why, rules, files) for sign, until, why in told],
         "properties": {"verdict": str(scan.level), "leftOut": list(scan.left_out)},
     }
-    return canonical.dumps_pretty({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}).decode()
+    return canonical.dumps_pretty({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}).decode()
 
 
 def _rule(rule: str, told: list[tuple[Sign, Any, str]]) -> dict[str, Any]:
@@ -59,8 +57,8 @@ def _rule(rule: str, told: list[tuple[Sign, Any, str]]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "id": rule,
         "name": "".join(part.capitalize() for part in re.split(r"[^A-Za-z0-9]+", rule)),
-        "shortDescription": {"text": _safe(sign.why)},
-        "help": {"text": _safe(sign.mend)},
+        "shortDescription": {"text": unlinked(sign.why)},
+        "help": {"text": unlinked(sign.mend)},
         "properties": {"tags": ["security", "supply-chain", rule.partition("/")[0]]},
     }
     if sign.level in _SCORE:
@@ -77,7 +75,9 @@ def _result(sign: Sign, until: date | None, why: str, rules: list[str], files: d
         "kind": "open" if open_ else "fail",
         "level": "none" if open_ else _LEVEL[sign.level],
         "rank": _RANK[sign.certainty],
-        "message": {"text": _safe(f"{sign.what} ({sign.place}): {sign.why}. {sign.mend[:1].upper()}{sign.mend[1:]}.")},
+        "message": {
+            "text": unlinked(f"{sign.what} ({sign.place}): {sign.why}. {sign.mend[:1].upper()}{sign.mend[1:]}.")
+        },
         "locations": [_location(sign, files)],
         "partialFingerprints": {_PRINT: hashlib.sha256(where.encode("utf-8", "surrogatepass")).hexdigest()[:32]},
         "suppressions": []
@@ -92,7 +92,7 @@ def _print_parts(sign: Sign) -> Iterator[str]:
 
 
 def _location(sign: Sign, files: dict[str, int]) -> dict[str, Any]:
-    artifact: dict[str, Any] = {"uri": _uri(sign.place.file)}
+    artifact: dict[str, Any] = {"uri": uri_of(Path(sign.place.file))}
     if sign.place.file in files:
         artifact["index"] = files[sign.place.file]
     physical: dict[str, Any] = {"artifactLocation": artifact}
@@ -104,13 +104,3 @@ def _location(sign: Sign, files: dict[str, int]) -> dict[str, Any]:
         at = "" if sign.place.offset is None else f" at byte {sign.place.offset}"
         where["logicalLocations"] = [{"fullyQualifiedName": f"{name}{at}", "kind": "member"}]
     return where
-
-
-def _uri(path: str) -> str:
-    whole = Path(path).absolute()
-    return quote(whole.relative_to(Path.cwd()).as_posix()) if whole.is_relative_to(Path.cwd()) else whole.as_uri()
-
-
-def _safe(text: str) -> str:
-    """A message in which nothing that a file holds becomes a link (section 3.11.6)."""
-    return _LINK.sub("] ", text)

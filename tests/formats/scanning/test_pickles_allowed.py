@@ -231,7 +231,7 @@ def test_a_memo_index_that_makes_python_allocate_gigabytes_is_an_alarm():
 
 
 def test_pickles_without_end_are_a_limit():
-    assert "limits/objects" in str(looked_limit(b"N." * 300_000))
+    assert any(rule.startswith("limits/") for rule in looked_limit(b"N." * 300_000))  # time, on a slow machine
 
 
 def looked_limit(data):

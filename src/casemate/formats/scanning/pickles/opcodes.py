@@ -43,10 +43,32 @@ def _constant(value: Any) -> Step:
 
 
 def _of_size(n: int) -> Step:
-    return lambda m: m.keep(m.at - 1, n)
+    def step(m: Machine) -> None:
+        start = m.at - 1
+        m.at += n
+        if m.at > m.end:
+            m.at = start + 1
+            m.take(n)  # which says what is missing
+        m.stack.append(bytes(m.data[start : m.at]))
+
+    return step
+
+
+def _short(m: Machine) -> None:
+    start, end = m.at - 1, m.end
+    if start + 1 < end:
+        m.at = start + 2 + m.data[start + 1]
+    if m.at > end or start + 1 >= end:
+        m.at = start + 1
+        m.keep(start, m.number(1))  # which says what is missing
+        return
+    m.stack.append(bytes(m.data[start : m.at]))
 
 
 def _counted(n: int) -> Step:
+    if n == 1:
+        return _short
+
     def step(m: Machine) -> None:
         start = m.at - 1
         m.keep(start, m.number(n))
@@ -197,14 +219,22 @@ _op("p", "PUT")(lambda m: _put(m, _index(m)))
 _op("q", "BINPUT")(lambda m: _put(m, m.number(1)))
 _op("r", "LONG_BINPUT")(lambda m: _put(m, m.number(4)))
 _op("g", "GET")(lambda m: _get(m, _index(m)))
-_op("h", "BINGET")(lambda m: _get(m, m.number(1)))
+
+
+@_op("h", "BINGET")
+def _binget(m: Machine) -> None:
+    at = m.take(1)
+    _get(m, m.data[at])
+
+
 _op("j", "LONG_BINGET")(lambda m: _get(m, m.number(4)))
 
 
 @_op("\x94", "MEMOIZE")
 def _memoize(m: Machine) -> None:
-    m.memo.append(m.top())
-    if m.marks:
+    stack, marks = m.stack, m.marks
+    m.memo.append(stack[-1] if len(stack) > (marks[-1] if marks else 0) else m.top())
+    if marks:
         run_of_values(m)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from casemate.formats.scanning.pickles.arguments import class_named, known_name, says_dunder
 from casemate.formats.scanning.pickles.rulings import Use, ruling
-from casemate.formats.scanning.pickles.values import UNSEEN, Global, Held, Made
+from casemate.formats.scanning.pickles.values import UNSEEN, Global, Held, Made, plain
 from casemate.formats.scanning.signs import Level
 
 __all__ = ["StateFault", "faults_of_items", "faults_of_state"]
@@ -134,12 +134,12 @@ def _is_distribution(state: Any) -> bool:
 
 def _keys(state: Any) -> Iterator[StateFault]:
     """Keys of a dict, of the dicts in a tuple or list, and of pairs that `dict.update` would take."""
-    parts = state.values() if type(state) is Held and state.kind != "dict" else [state]
-    pairs = all(type(part) is Made or _pair(part) for part in parts)
+    parts = state.items if type(state) is Held and state.kind != "dict" else [state]
+    pairs = all(type(part) is Made or _pair(plain(part)) for part in parts)
     for part in parts:
         if type(part) is not Held:
             continue
-        values = part.values()
+        values = part.items
         if part.kind == "dict":
             if part.cut >= UNSEEN:
                 yield _odd("sets more attributes than can be followed", "some of its keys were not seen")
@@ -156,7 +156,8 @@ def _pair(part: Any) -> bool:
 
 
 def _of_keys(pairs: list[tuple[Any, Any]]) -> Iterator[StateFault]:
-    for key, value in pairs:
+    for name, given in pairs:
+        key = plain(name)
         if type(key) in (Made, Held):
             yield _odd("sets an attribute whose name is computed", "what it replaces cannot be seen")
         elif type(key) is not str:
@@ -164,7 +165,7 @@ def _of_keys(pairs: list[tuple[Any, Any]]) -> Iterator[StateFault]:
         elif says_dunder(key) and key not in _PLAIN_DUNDERS:
             why = "it replaces a method or the class of the object, which then runs what the pickle chose"
             yield StateFault(Level.MALICIOUS, "state-of-class", f"sets the attribute {key[:80]!r}", why)
-        elif key == "_parse_arg_template" and not (type(value) is str and _TEMPLATE.fullmatch(value)):
+        elif key == "_parse_arg_template" and not (type(plain(given)) is str and _TEMPLATE.fullmatch(plain(given))):
             why = "SciPy runs this text as code when it takes the state back, and SciPy never wrote it"
             yield StateFault(Level.MALICIOUS, "state-runs", "sets a text of its own as _parse_arg_template", why)
         elif key in _RUN:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 __all__ = [
@@ -59,6 +60,7 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
+_OFTEN = 48  # bytes: names of attributes come again and again
 _NOTHING: list[Any] = []  # shared by all that are empty: a new list is put in its place, never a part added
 
 
@@ -97,11 +99,10 @@ class Held:
 
     def at(self, key: str) -> Any:
         """The last value of a dict under a key, None without."""
-        parts, found = self.values(), None
-        for index in range(0, len(parts) - 1, 2):
-            if type(parts[index]) is str and parts[index] == key:
-                found = parts[index + 1]
-        return found
+        for index in range((len(self.items) - 2) & ~1, -1, -2):
+            if plain(self.items[index]) == key:
+                return plain(self.items[index + 1])
+        return None
 
 
 class Made:
@@ -130,7 +131,14 @@ def weight_of(items: list[Any]) -> float:
 
 def plain(item: Any) -> Any:
     """The value that an opcode's bytes stand for; anything else as it is."""
-    return _READ[item[0]](item) if type(item) is bytes else item
+    if type(item) is not bytes:
+        return item
+    return _short(item) if len(item) < _OFTEN else _READ[item[0]](item)
+
+
+@lru_cache(maxsize=1 << 14)
+def _short(token: bytes) -> Any:
+    return _READ[token[0]](token)
 
 
 def thawed(memo: list[Any], index: int) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple, Protocol, cast
 
 from casemate.formats.scanning.desk import Damaged
+from casemate.formats.scanning.readers._plain import is_text
 from casemate.formats.scanning.source import Source
 
 __all__ = ["BYTES", "MESSAGES_DEEP", "VARINT", "Field", "Outline", "Peek", "Ticks", "fields_of", "peek_of", "text_at"]
@@ -124,6 +125,7 @@ class Peek:
         self.size = source.size
         self.said: dict[str, str] = {}
         self.cut = False
+        self._source = source
         self._left = _PEEKED
         self._top: Outline | None = None
 
@@ -170,8 +172,12 @@ class Peek:
         return outline.get((number, BYTES), [])[:_TRIED]
 
     def decided(self, reader: str, kind: str) -> str:
-        """Keep what a reader found it to be; raises `Damaged` where it found nothing and not all was looked at."""
-        if not kind and self.cut:
+        """Keep what a reader found it to be; raises `Damaged` where it found nothing and not all was looked at.
+
+        A text may read as fields for long. It is left to the readers of texts, which take no byte 0x12 in it: without
+        that, nodes of ONNX have no outputs, and those of TensorFlow no operation.
+        """
+        if not kind and self.cut and not (self._source.head.isascii() and is_text(self._source)):
             raise Damaged("expected a message that shows what it is, got too many fields", 0)
         self.said[reader] = kind
         return kind

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from casemate.formats.scanning.desk import Damaged, Desk, Reader, begins
+from casemate.formats.scanning.readers._few import few
 from casemate.formats.scanning.readers._secrets import secrets_in
 from casemate.formats.scanning.readers._signs import MALICIOUS, SUSPICIOUS, noted, shown
 from casemate.formats.scanning.readers.jinja_templates import template_signs
@@ -22,6 +23,7 @@ __all__ = ["READERS"]
 _WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _STRING, _ARRAY = 8, 9
 _DEEPEST = 8  # arrays in arrays
+_TEXTS = 1000  # that are kept
 _LONGEST_KEY = 65535
 _TYPES = {  # elements and bytes of a block, by the number of ggml's type
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36), 10: (256, 84),
@@ -91,7 +93,7 @@ def _read(source: Source, desk: Desk) -> Iterator[Sign]:
     seen: set[str] = set()
     for _ in range(pairs):
         yield from _pair(walk, seen)
-    yield from _tensors(walk, tensors)
+    yield from few(_tensors(walk, tensors))
 
 
 def _lies(source: Source, what: str, at: int) -> Sign:
@@ -112,8 +114,14 @@ def _pair(walk: _Walk, seen: set[str]) -> Iterator[Sign]:
         walk.alignment = walk.number("I", key)
     else:
         yield from _value(walk, key, kind, 0)
+    yield from _texts(walk)
+
+
+def _texts(walk: _Walk) -> Iterator[Sign]:
+    """Signs of the texts that were met; those of an array of millions would outgrow the memory."""
     for name, start, length in walk.texts:
         yield from _text(walk, name, start, length)
+    walk.texts.clear()
 
 
 def _value(walk: _Walk, key: str, kind: int, depth: int) -> Iterator[Sign]:
@@ -147,6 +155,8 @@ def _array(walk: _Walk, key: str, depth: int) -> Iterator[Sign]:
             walk.text(shown(key))  # a vocabulary holds any word, and none of them is run
         else:
             yield from _value(walk, f"{key}[{index}]", kind, depth + 1)
+            if len(walk.texts) >= _TEXTS:
+                yield from _texts(walk)
 
 
 def _text(walk: _Walk, key: str, at: int, length: int) -> Iterator[Sign]:
@@ -183,6 +193,7 @@ def _tensors(walk: _Walk, count: int) -> Iterator[Sign]:
     start = -(-walk.at // alignment) * alignment
     room = max(0, walk.source.size - start)
     for (first, end, name), numbers in zip(ends, kinds, strict=True):
+        walk.desk.meter.tick()
         walk.desk.tensor(walk.source, start + first, end - first, f"{walk.order}{numbers}", name=name)
         if end > room:
             what = f"the tensor {shown(name)} ends at byte {end} of {room}"

@@ -210,7 +210,7 @@ def _reference(node: ast.AST, names: Names, now: bool, called: bool) -> Iterator
     if owner != dotted:
         if owner in ("os", "builtins", "sys.modules", "posix", "nt") or kind_of(f"{owner}.x"):
             what = f"takes a function of {shown(owner)} by a name that cannot be told"
-            yield MALICIOUS if now else SUSPICIOUS, "hidden-name", what, _HIDES
+            yield MALICIOUS if now and called else SUSPICIOUS, "hidden-name", what, _HIDES
     elif dotted == "torch.load" or (dotted.startswith("types.") and not called):
         return  # judged by its arguments; named in annotations
     elif (kind := kind_of(dotted)) and "." in dotted:
