@@ -430,11 +430,15 @@ def _uses_in(table):
 
 
 def _tables(whole, used):
+    from casemate.formats.scanning.pickles.dangers import danger_of  # of this project: tables are merged here alone
+
     tables = {}
     for module_name, use in sorted(whole.items()):
         module, _, name = module_name.partition("|")
         framework = PARTS_OF.get(module.partition(".")[0], module.partition(".")[0])
         if framework not in NOT_OURS and framework not in sys.stdlib_module_names and module_name not in REFUSED:
+            if danger_of(module, name):
+                continue
             table = tables.setdefault(framework, {"framework": framework, "names": {}, "built": {},
                 "how": HOW, "versions": sorted(used.get(framework, ()), key=_order)})  # fmt: skip
             table["names"].setdefault(module, {})[name] = use if use != "built" else "class"
