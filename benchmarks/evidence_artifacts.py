@@ -177,7 +177,7 @@ def measure_peers() -> dict[str, Any]:
 
 
 def measure_speed() -> dict[str, Any]:
-    """Small files, a dense pickle of 46 MB and a checkpoint of 2 GB, each tool in a process of its own."""
+    """Small files, a dense pickle of 53 MiB and a checkpoint of 2 GB, each tool in a process of its own."""
     small = [k.path for k in corpus() if k.expected == "benign" and k.family == "pickle"]
     rows, figures = [], {}
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
@@ -210,7 +210,7 @@ def measure_speed() -> dict[str, Any]:
 
 
 def _dense(path: Path) -> Path:
-    """46 MB of texts, numbers and small containers: no stretch that a reader could skip."""
+    """53 MiB of texts, numbers and small containers: no stretch that a reader could skip."""
     rng = np.random.default_rng(0)
     size = 46 << 20
     rows, held = [], 0
