@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -35,7 +36,10 @@ def _read(source: Source, desk: Desk) -> Iterator[Sign]:
     text = decoded(source, desk)
     yield from secrets_in(source, text)
     try:
-        found = _documents(text, desk)
+        for document in _documents(text, desk):
+            if is_notebook(document):
+                yield from notebook_signs(source, document, desk)
+            yield from setting_signs(source, document, desk)
     except Damaged as error:
         if "levels" in str(error):
             yield noted(
@@ -44,26 +48,23 @@ def _read(source: Source, desk: Desk) -> Iterator[Sign]:
             )  # fmt: skip
         if source.name.endswith(_ENDS) or "levels" in str(error):
             raise
-        return  # any other text may begin with a bracket
-    for document in found:
-        if is_notebook(document):
-            yield from notebook_signs(source, document, desk)
-        yield from setting_signs(source, document, desk)
+        # any other text may begin with a bracket
 
 
-def _documents(text: str, desk: Desk) -> list[Any]:
-    """What a text says, or each of its lines where each is JSON of its own."""
+def _documents(text: str, desk: Desk) -> Iterator[Any]:
+    """What a text says, or each of its lines where each is JSON of its own; only one of them is held at a time."""
     try:
-        return [parsed_json(text, deepest=_DEEPEST)]
+        whole = parsed_json(text, deepest=_DEEPEST)
     except Damaged as error:
-        lines = [line for line in text.splitlines() if line.strip()]
-        if len(lines) < 2 or "Extra data" not in str(error):
+        if "Extra data" not in str(error) or "\n" not in text.strip():
             raise
-        found = []
-        for line in lines:
-            desk.meter.tick()
-            found.append(parsed_json(line, deepest=_DEEPEST))
-        return found
+    else:
+        yield whole
+        return
+    for line in io.StringIO(text):
+        desk.meter.tick()
+        if line.strip():
+            yield parsed_json(line, deepest=_DEEPEST)
 
 
 READERS = (Reader("json", _claims, _read, firsts=_FIRSTS),)
