@@ -347,6 +347,19 @@ def test_one_that_changes_nothing_is_refused(digits: Case, tmp_path: Path) -> No
     assert "nothing became clearly better" in tried(digits, proposing(lambda case: case.the_model()), tmp_path)
 
 
+@pytest.mark.parametrize("anew", [True, False])
+def test_a_new_model_is_not_judged_by_the_file_of_the_old_one(anew: bool, digits: Case, tmp_path: Path) -> None:
+    def make(case: Case) -> Model:
+        model = unmetered(case.the_model())
+        return replace(model, digest="sha256:" + "0" * 64) if anew else model
+
+    filed, plugin = replace(digits, files=(Path(__file__),)), proposing(make)
+    known = (*catalog.plugins(), plugin)
+    (trial,) = harden(filed, EVASION, Place(output=tmp_path), plugins=known, only=(plugin.id,)).trials
+    assert trial.case is not None
+    assert trial.case.files == (() if anew else filed.files)
+
+
 def test_a_case_that_no_remedy_fits_is_a_usage_error(digits: Case, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="name a recipe and train data"):
         harden(replace(digits, recipe=None), EVASION, Place(output=tmp_path))

@@ -154,6 +154,7 @@ def _with(case: Case, candidate: Candidate) -> Case:
         calibrations=held,
         bundle=bundle_of(candidate.model, case.schema, held),
         declared={},
+        files=case.files if case.model and candidate.model.digest == case.model.digest else (),  # new ones have no file
     )
 
 
