@@ -193,7 +193,13 @@ def test_names_of_a_torchscript_archive_are_known_only_there():
     for others in (names[:2], [*names, "n/data.pkl"], names[:1] + names[2:]):
         assert not torch_zips.scripts(others)
     assert scan(data).level is Level.SUSPICIOUS
-    for body, wanted in ((data, set()), (data[:-1] + b"cos\nsystem\n.", {"pickle/dangerous-name"})):
+    beside = data.replace(b"__torch__.Net", b"__torch__Net")  # a module of another name, which only Python would find
+    bodies = (
+        (data, set()),
+        (data[:-1] + b"cos\nsystem\n.", {"pickle/dangerous-name"}),
+        (beside, {"pickle/unknown-name"}),
+    )
+    for body, wanted in bodies:
         from casemate.formats.scanning.desk import Desk
         from casemate.formats.scanning.limits import Limits
 

@@ -218,7 +218,7 @@ class Scribe:
             self._desk.used[Used(self._member, *key, called)] = None
 
     def _ruling(self, what: Global) -> Ruling:
-        if self._source.script and what.module.startswith(("__torch__", "torch.jit._pickle")):
+        if self._source.script and f"{what.module}.".startswith(("__torch__.", "torch.jit._pickle.")):
             return _SCRIPT
         return ruling_of(what.module, what.name)
 
