@@ -106,6 +106,16 @@ def pickled() -> Iterator[Made]:
         "a unicode name of protocol 0": b"Vos\n0cos\nsystem\n(Vtrue\ntR.",
         "the payload behind 5,000 harmless entries": b"\x80\x04]" + b"K\x01a" * 5000 + b"0" + EVIL[2:],
     }  # fmt: skip
+    nothing = b"\x89\x88\x87R(K\x03" + s("|") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xff"
+    raws |= {
+        "STACK_GLOBAL of bytes (modelscan 338)": p4 + b"C\x02os" + s("system") + b"\x93.",
+        "BUILD on a function of numpy (modelscan 330)": p4 + b"cnumpy\nsize\n}}" + s("shape")
+        + b"cnumpy\n__builtins__\ns\x86b.",
+        "type() with a hook (modelaudit PR 1061)": p4 + b"cbuiltins\ntype\n" + s("P") + b")}"
+        + s("__add__") + b"Ns\x87R.",
+        "attrgetter of a dunder": p4 + b"coperator\nattrgetter\n" + s("__init__.__globals__") + b"\x85R.",
+        "a dtype of objects that says it has none": p4 + b"cnumpy\ndtype\n" + s("O8") + nothing + b"K\x00tb.",
+    }  # fmt: skip
     for index, (technique, data) in enumerate(raws.items()):
         yield Made(technique, "malicious", f"opcode{index}.pkl", data)
     twins = {
@@ -117,6 +127,8 @@ def pickled() -> Iterator[Made]:
         "two pickles": GOOD + GOOD,
         "a numpy array": pickle.dumps(np.arange(50.0), 4),
         "bytes": pickle.dumps(b"\x00\x01" * 100, 4),
+        "a dtype of objects": p4 + b"cnumpy\ndtype\n" + s("O8") + nothing + b"K\x3ftb.",
+        "a method of texts": pickle.dumps({"preprocessor": str.lower}, 4),
     }
     for name, data in twins.items():
         yield Made(f"{name}, benign", "clean", f"twin {name}.pkl".replace(" ", "-"), data)
@@ -132,12 +144,22 @@ def _families() -> Iterator[Made]:
         "subprocess": (Call("subprocess", "check_output", ["true"]), "malicious"),
         "builtins.eval": (Call("builtins", "eval", "1"), "malicious"),
         "builtins.exec": (Call("builtins", "exec", "pass"), "malicious"),
-        "builtins.getattr": (Call("builtins", "getattr", 1, "__class__"), "suspicious"),
+        "builtins.getattr": (Call("builtins", "getattr", 1, "__class__"), "malicious"),
         "runpy": (Call("runpy", "run_module", "antigravity"), "malicious"),
         "pip": (Call("pip", "main", ["list"]), "malicious"),
         "pip._internal": (Call("pip._internal.cli.main", "main", ["list"]), "malicious"),
         "ctypes": (Call("ctypes", "CDLL", "libm.so"), "malicious"),
-        "code object": (Call("types", "CodeType", 0), "suspicious"),
+        "code object": (Call("types", "CodeType", 0), "malicious"),
+        "mailcap (modelaudit PR 1061)": (Call("mailcap", "findmatch", {}, "text/plain"), "malicious"),
+        "uuid (GHSA-g38g-8gr9-h9xp)": (Call("uuid", "_get_command_stdout", "true"), "malicious"),
+        "pkgutil (GHSA-vvpj-8cmc-gx39)": (Call("pkgutil", "resolve_name", "os:system"), "malicious"),
+        "pty (fickling PR 108)": (Call("pty", "spawn", "true"), "malicious"),
+        "a vendored six (modelaudit PR 1061)": (Call("botocore.vendored.six.moves", "getoutput", "true"), "malicious"),
+        "typing (modelaudit PR 1061)": (Call("typing", "_eval_type", "1"), "malicious"),
+        "mlflow (modelscan 338)": (Call("mlflow.projects.backend.local", "_run_entry_point", "true"), "malicious"),
+        "a module that another imported (modelscan 89)": (Call("numpy", "core._internal.sys.exit", 0), "malicious"),
+        "an unlisted function of a library": (Call("sklearn.datasets", "fetch_openml", "x"), "malicious"),
+        "an unlisted module of Python": (Call("zipapp", "create_archive", "x"), "malicious"),
         "marshal": (Call("marshal", "loads", b"N"), "malicious"),
         "network, urllib": (Call("urllib.request", "urlopen", "http://127.0.0.1"), "malicious"),
         "network, socket": (Call("socket", "create_connection", ("127.0.0.1", 9)), "malicious"),
@@ -145,7 +167,7 @@ def _families() -> Iterator[Made]:
         "file write, numpy": (Call("numpy", "savetxt", "/dev/null", [1]), "malicious"),
         "file removal": (Call("shutil", "rmtree", "/nonexistent"), "malicious"),
         "import": (Call("importlib", "import_module", "this"), "malicious"),
-        "thread": (Call("threading", "Timer", 1, print), "suspicious"),
+        "thread": (Call("threading", "Timer", 1, print), "malicious"),
         "numpy's own exec": (Call("numpy.testing._private.utils", "runstring", "pass", {}), "malicious"),
         "torch's own exec": (Call("torch.utils.collect_env", "run", "true"), "malicious"),
         "pandas.eval": (Call("pandas", "eval", "1"), "malicious"),

@@ -105,6 +105,46 @@ pandas.indexes.range RangeIndex class
 sklearn.externals.joblib.numpy_pickle NumpyArrayWrapper class
 """
 """How releases that can no longer be installed spelled names that are known by their present ones."""
+REPORTED = """
+accelerate.utils.dataclasses DeepSpeedPlugin class
+accelerate.utils.deepspeed HfDeepSpeedConfig class
+lightning.fabric.utilities.data AttributeDict class
+lightning.pytorch.utilities.parsing AttributeDict class
+pytorch_lightning.callbacks.early_stopping EarlyStopping value
+pytorch_lightning.callbacks.lr_monitor LearningRateMonitor value
+pytorch_lightning.callbacks.model_checkpoint ModelCheckpoint value
+pytorch_lightning.callbacks.stochastic_weight_avg StochasticWeightAveraging value
+pytorch_lightning.callbacks.timer Timer value
+torch.torch_version TorchVersion class
+torchvision.transforms.functional InterpolationMode built
+torchvision.transforms.transforms Compose class
+torchvision.transforms.transforms PILToTensor class
+torchvision.transforms.transforms RandomChoice class
+torchvision.transforms.transforms RandomOrder class
+torchvision.transforms.transforms ToPILImage class
+torchvision.transforms.transforms ToTensor class
+transformers.deepspeed HfTrainerDeepSpeedConfig class
+transformers.integrations.deepspeed HfTrainerDeepSpeedConfig class
+transformers.trainer_utils EvaluationStrategy built
+transformers.trainer_utils FSDPOption built
+transformers.training_args ParallelMode built
+ultralytics.nn.modules Bottleneck class
+ultralytics.nn.modules C2f class
+ultralytics.nn.modules Classify class
+ultralytics.nn.modules Concat class
+ultralytics.nn.modules Conv class
+ultralytics.nn.modules DFL class
+ultralytics.nn.modules Detect class
+ultralytics.nn.modules Detect.forward value
+ultralytics.nn.modules Proto class
+ultralytics.nn.modules SPPF class
+ultralytics.nn.modules Segment class
+ultralytics.nn.modules.block AAttn class
+ultralytics.nn.modules.head Detect.forward value
+ultralytics.utils IterableSimpleNamespace class
+ultralytics.yolo.utils IterableSimpleNamespace class
+"""
+"""Names of real files that users of other scanners complain of (docs/evidence/artifacts_complaints.md), each read."""
 VALUES = (
     "numpy", "numpy._core._multiarray_umath", "numpy._core.umath", "numpy.core._multiarray_umath", "numpy.core.umath",
     "numpy.linalg", "scipy.special", "scipy.special._special_ufuncs", "scipy.special._ufuncs",
@@ -297,7 +337,7 @@ def _extra():
     yield "torch._tensor", "_rebuild_from_type", "call"
     for module in ("numpy.core", "numpy._core"):
         yield module, "_ufunc_reconstruct", "call"
-    yield from (tuple(line.split()) for line in OLDER.strip().splitlines())
+    yield from (tuple(line.split()) for line in (OLDER + REPORTED).split("\n") if line)
 
 
 def _homes(one):
@@ -436,11 +476,16 @@ def _tables(whole, used):
     for module_name, use in sorted(whole.items()):
         module, _, name = module_name.partition("|")
         framework = PARTS_OF.get(module.partition(".")[0], module.partition(".")[0])
-        if framework not in NOT_OURS and framework not in sys.stdlib_module_names and module_name not in REFUSED:
+        if (
+            framework not in NOT_OURS
+            and framework not in sys.stdlib_module_names
+            and not REFUSED.fullmatch(module_name)
+        ):
             if danger_of(module, name):
                 continue
             table = tables.setdefault(framework, {"framework": framework, "names": {}, "built": {},
                 "how": HOW, "versions": sorted(used.get(framework, ()), key=_order)})  # fmt: skip
+            use = "value" if module_name in KEPT else use
             table["names"].setdefault(module, {})[name] = use if use != "built" else "class"
             if use == "built":
                 table["built"].setdefault(module, []).append(name)
@@ -491,9 +536,15 @@ def _order(version):
     return [int(part) if part.isdigit() else 0 for part in version.split("+")[0].split(".")]
 
 
-PARTS_OF = {"_loss": "sklearn", "_catboost": "catboost", "lightning_fabric": "pytorch_lightning"}
+PARTS_OF = {
+    "_catboost": "catboost", "_loss": "sklearn", "lightning": "pytorch_lightning",
+    "lightning_fabric": "pytorch_lightning",
+}  # fmt: skip
 """Modules that belong to a library of another name: Cython writes `_loss` for sklearn._loss._loss."""
-BY_HAND = {"pyarrow", "stdlib"}
+BY_HAND = {
+    "deepspeed", "fairseq", "flair", "megatron", "mmengine", "pyannote", "pyarrow", "sentence_transformers", "setfit",
+    "stdlib", "trl",
+}  # fmt: skip
 """Tables that were written by hand, name by name, and are never overwritten."""
 TRAITS = ("filled", "members", "slotted")
 NOT_OURS = BY_HAND | {"__main__", "__builtin__", "copy_reg", "cloudpickle", "dill"}
@@ -516,11 +567,30 @@ MEASURED = (
         "YearBegin")),
 )  # fmt: skip
 """What was let through after files of the measurement had been seen to need it, by hand or by `BUILT`: left out too."""
-REFUSED = {
-    "torch|ScriptObject",  # native code that nobody here has read
-    "torch._C|ScriptObject",
-}
-"""`module|name` seen in real files and still not let through."""
+REFUSED = re.compile(
+    r"torch(\._C)?\|ScriptObject"  # native code that nobody here has read
+    # Runs a program, or opens a file, that its state names.
+    r"|nltk(\.classify)?(\.\w+)?\|(Senna|SvmClassifier|WekaClassifier|ARFF_Formatter|Tadm\w+"
+    r"|RTEFeatureExtractor|TextCat)"
+    r"|xgboost\.callback\|TrainingCheckPoint"
+    # Listens on a socket, or starts threads, once it takes its state back.
+    r"|sklearn\.callback(\.\w+)*\|\w+"
+    r"|torch\.nn\.cpp\|\w+|ultralytics\.nn\.autobackend\|\w+"  # loads native code or models
+    # Calls what it is given, reads memory at an address, or changes what other code computes.
+    r"|numpy(\.\w+)*\|(implement_array_function|int_asbuffer|mask_indices|disp|deprecate_with_doc|add_newdoc_ufunc"
+    r"|set_\w+|[gs]eterrobj|test_interrupt|<lambda>|bmat)"
+    r"|torch\.nn\.functional\|(boolean_dispatch\.<locals>\.fn|triplet_margin_with_distance_loss)"
+)
+"""`module|name` seen in files or walked to, and still not let through."""
+KEPT = frozenset({"numpy|object_"})
+"""Classes that a pickle may hold (dtypes), and not make: they give back what they are given."""
+
+
+def _left(noted, names):
+    """The classes of a trait that the table still has."""
+    kept = {module: [name for name in held if names.get(module, {}).get(name) in ("class", "call")]
+            for module, held in noted.items()}  # fmt: skip
+    return {module: held for module, held in kept.items() if held}
 
 
 def _text(table):
@@ -557,7 +627,7 @@ def main():
         for trait in TRAITS:
             for one in old:
                 if one["framework"] == framework and trait in one:
-                    table[trait] = one[trait]
+                    table[trait] = _left(one[trait], table["names"])
         (TABLES / f"{framework}.json").write_text(_text(table))
         print(f"{framework}: {sum(map(len, table['names'].values()))} names")
     LEFT_OUT.write_text(json.dumps(sorted({*unseen, *MEASURED}), indent=0) + "\n")

@@ -164,8 +164,9 @@ def test_every_way_to_an_attribute_of_pythons_is_seen_as_what_it_becomes(text: s
         "{% for i in range(200000) %}{% endfor %}",
     ],
 )
-def test_a_name_that_is_only_made_when_the_template_runs_is_suspicious(text: str) -> None:
-    assert look(text).level is Level.SUSPICIOUS
+def test_a_name_that_is_only_made_when_the_template_runs_is_judged_by_what_it_is_made_of(text: str) -> None:
+    level = look(text).level
+    assert level is Level.MALICIOUS or (level is Level.SUSPICIOUS and "x[" + "'__class__'" not in text)
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def function(module: str | None, name: str) -> object:
         (made("TextVectorization", vocabulary="../../v.txt"), "keras/file", Level.MALICIOUS),
         (made("IntegerLookup", vocabulary="gs://bucket/v"), "keras/file", Level.MALICIOUS),
         (made("StringLookup", vocabulary="v.txt"), "keras/file", Level.SUSPICIOUS),
-        (made("TFSMLayer", filepath="here"), "keras/foreign-layer", Level.SUSPICIOUS),
+        (made("TFSMLayer", filepath="here"), "keras/foreign-layer", Level.MALICIOUS),
         (
             made("TorchModuleWrapper", module=base64.b64encode(PICKLE * 2).decode()),
             "pickle/dangerous-name",

@@ -59,7 +59,7 @@ def in_branches(tensor: onnx.TensorProto) -> onnx.ModelProto:
 
 
 def in_graphs(tensor: onnx.TensorProto) -> onnx.ModelProto:
-    node = helper.make_node("Custom", [], [])
+    node = helper.make_node("Loop", [], [])
     node.attribute.add(name="gs", type=onnx.AttributeProto.GRAPHS).graphs.append(graph(tensors=(tensor,)))
     return model(node)
 

@@ -120,7 +120,15 @@ class Desk:
 
     def _who(self, source: Source) -> list[Reader]:
         first, last = self._readers[source.head[0] if source.head else 256]
-        claiming = [reader for reader in first if _claims(reader, source)]
+        claiming = []
+        for reader in first:  # as `_claims` does, without a call for each of twenty readers
+            try:
+                if reader.claims(source):
+                    claiming.append(reader)
+            except LimitReached:
+                raise
+            except Exception:  # one that breaks while it looks has to read it, and break there again
+                claiming.append(reader)
         if claiming or source.inert or not source.size:
             return claiming
         return [reader for reader in last if _claims(reader, source)][:1]

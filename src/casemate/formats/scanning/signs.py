@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-__all__ = ["Certainty", "Level", "Place", "Scanned", "Sign", "Used", "worst"]
+__all__ = ["Certainty", "Level", "Place", "Scanned", "Sign", "Used", "beyond_chance", "worst"]
 
 
 class Level(enum.StrEnum):
@@ -68,8 +70,7 @@ class Sign:
     subject: str = ""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Used:
+class Used(NamedTuple):
     """A name that a file makes its reader import and, with `called`, call; what a lock remembers."""
 
     member: str
@@ -98,6 +99,19 @@ class Scanned:
     def level(self) -> Level:
         """The verdict: that of the worst sign."""
         return worst(sign.level for sign in self.signs)
+
+
+_NAME = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*\.[A-Za-z_]\w{2,}", re.ASCII)
+
+
+def beyond_chance(signs: Iterable[Sign]) -> Iterator[Sign]:
+    """Signs of bytes that are numbers, unless they merely look like a pickle: one that does harm names something.
+
+    Of a thousand tensors, one begins with what the machine can follow for a while.
+    """
+    seen = list(signs)
+    if any(not sign.rule.startswith("pickle/") or _NAME.fullmatch(sign.subject) for sign in seen):
+        yield from seen
 
 
 _ORDER = {level: rank for rank, level in enumerate(Level)}

@@ -44,11 +44,16 @@ def scan_bytes(
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Every entry below a folder that is no folder itself, sorted; links to folders are not followed."""
-    for top, folders, names in os.walk(folder, followlinks=False):
+    """Every entry below a folder that is no folder itself, sorted; links to folders are not followed.
+
+    A folder that cannot be read comes as if it were a file, so that whoever opens it hears why.
+    """
+    closed: list[OSError] = []
+    for top, folders, names in os.walk(folder, onerror=closed.append, followlinks=False):
         folders.sort()
         linked = [item for item in folders if (Path(top) / item).is_symlink()]
         yield from (Path(top) / item for item in sorted([*names, *linked]))
+    yield from (Path(error.filename) for error in closed)
 
 
 def _scanned(source: Source, limits: Limits, digest: bool, weights: bool) -> Scanned:
@@ -64,7 +69,7 @@ def _scanned(source: Source, limits: Limits, digest: bool, weights: bool) -> Sca
     signs |= dict.fromkeys(_weighed(desk, source)) if weights else {}
     return Scanned(
         source.file, source.size, tuple(desk.formats), tuple(signs), tuple(sorted(desk.used)), tuple(desk.members),
-        digests.sha256_bytes(bytes(source.data)) if digest else "",
+        digests.sha256_bytes(source.data) if digest else "",
     )  # fmt: skip
 
 

@@ -10,17 +10,16 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from casemate.formats.scanning.pickles.dangers import danger_of
-from casemate.formats.scanning.pickles.rulings import STDLIB, Use, frameworks, ruling
-from casemate.formats.scanning.pickles.values import DATA, Global, Held, Made
+from casemate.formats.scanning.pickles.rulings import STDLIB, Use, ruling
+from casemate.formats.scanning.pickles.values import DATA, UNSEEN, Global, Held, Made, plain
 from casemate.formats.scanning.signs import Level
 
 __all__ = [
-    "Fault", "Rule", "asks_little", "attribute", "bit_generator", "bound", "builtin_type", "class_named",
-    "class_of_library", "converted", "dtype_text", "dumped_array", "encoded", "exchange_array", "imported",
-    "known_name", "made_by_copyreg", "masked_array", "missing", "of_layout", "opened_bytes", "random_state",
-    "rebuilt_tensor", "says_dunder", "scalar_of", "suspicious", "taking", "tensor_of_type", "tensor_with_state",
-    "texts_only", "time_zone", "ufunc",
+    "Fault", "Rule", "asks_little", "binds", "bit_generator", "bound", "builtin_type", "class_named",
+    "class_of_library", "converted", "dtype_text", "dumped_array", "encoded", "exchange_array", "known_name",
+    "made_by_copyreg", "masked_array", "may_run", "missing", "of_layout", "opened_bytes", "random_state",
+    "rebuilt_tensor", "says_dunder", "scalar_of", "suspicious", "tensor_of_type", "tensor_with_state", "texts_only",
+    "time_zone", "ufunc",
 ]  # fmt: skip
 
 Fault = tuple[Level, str]
@@ -84,8 +83,8 @@ def converted(args: list[Any]) -> Fault | None:
     for arg in args:
         if type(arg) is Made and _framework(arg) not in _NUMBERS:
             return suspicious(f"converts what {arg.by if type(arg.by) is Global else 'a call'} gave by its own methods")
-        if type(arg) is Global and not known_name(arg, Use.CLASS):
-            return suspicious(f"would call {arg}")
+        if (type(arg) is Global and not known_name(arg, Use.CLASS)) or binds(arg):
+            return suspicious(f"would call {arg if type(arg) is Global else 'a bound function'}")
     return asks_little(args)
 
 
@@ -98,41 +97,11 @@ def asks_little(args: list[Any]) -> Fault | None:
     return None
 
 
-def attribute(args: list[Any]) -> Fault | None:
-    """For `getattr`: members of enumerations, and those methods of known classes that the tables have by name."""
-    target, name = [*args, None, None][:2]
-    if type(name) is not str or "." in name or says_dunder(name):
-        return Level.MALICIOUS, f"reaches the attribute {name!r}, from which any function can be reached"
-    cls = target if type(target) is Global else class_named(target)
-    if cls is None or not known_name(cls):
-        return suspicious(f"takes the attribute {name!r} of an object that it made")
-    found = ruling(cls.module, cls.name)
-    if found.members and not name.startswith("_"):
-        return None
-    known = any(known_name(Global(home, dotted, 0, "")) for home, dotted in _methods(cls, name))
-    return None if known or (cls.module, name) in _LAZY else suspicious(f"takes the attribute {name!r} of {cls}")
-
-
-def _methods(cls: Global, name: str) -> list[tuple[str, str]]:
-    """Names under which the tables may have a method of a class, of its bases too."""
-    found = [(cls.module, f"{cls.name}.{name}")]
-    if cls.module.startswith("scipy.stats.") and cls.name.endswith("_gen"):
-        home = "scipy.stats._distn_infrastructure"
-        found += [(home, f"{base}.{name}") for base in ("rv_generic", "rv_continuous", "rv_discrete")]
-    return [*found, ("torch.nn.functional", name)] if str(cls) == "torch._C._VariableFunctionsClass" else found
-
-
-_LAZY: Final = frozenset({
-    (f"torch.nn.modules.{part}", name) for part in ("batchnorm", "conv", "instancenorm", "linear")
-    for name in ("_infer_parameters", "_lazy_load_hook")
-})  # fmt: skip
-
-
 def class_named(made: Any) -> Global | None:
     """The class of which a call makes an object, by name; None where that is not said."""
     if type(made) is not Made or type(made.by) is not Global:
         return None
-    first = made.values()[0] if made.args else None
+    first = plain(made.args[0]) if made.args else None
     by = made.by.name
     makes = by in _MAKERS or by.startswith(("__pyx_unpickle_", "_new_")) or by == "NewObj"
     return first if makes and type(first) is Global else made.by
@@ -144,12 +113,57 @@ _MAKERS: Final = frozenset({
 
 
 def bound(args: list[Any]) -> Fault | None:
-    """For `functools.partial`: a function that harms with no arguments."""
-    if args and (known_name(args[0], Use.VALUE) or known_name(args[0], Use.CLASS)):
-        return None
-    if args and _made_by(args[0]) == ("functools", "partial"):
-        return None
-    return suspicious("binds arguments to a function that no table of known names has")
+    """For `functools.partial`: a function, and parts of it, that harm with no arguments, since anything may call it."""
+    if args and str(args[0]) == "collections.defaultdict":  # defaultdict(partial(defaultdict, int))
+        return _bound_parts(args[1:])
+    if not args or not (_made_by(args[0]) == ("functools", "partial") or _calls_little(args[0])):
+        return suspicious("binds arguments to a function that reads, loads or calls what it is given, or is not known")
+    return _bound_parts(args[1:])
+
+
+def _calls_little(value: Any) -> bool:
+    """Whether a name is a function of numbers, or a class that is made of numbers, layers and plain containers."""
+    if known_name(value, Use.VALUE):
+        return str(value.name) != "type"
+    if not known_name(value, Use.CLASS):
+        return str(value) in ("collections.defaultdict", "collections.deque")
+    return ruling(value.module, value.name).framework in (*_NUMBERS, "timm", "torchvision") or (
+        value.module.startswith(
+            ("torch.nn.modules.", "torch.optim.", "transformers.activations", "ultralytics.nn.modules.")
+        )
+        and value.name not in ("LambdaLR", "MultiplicativeLR")  # which call what they are given
+    )
+
+
+def _bound_parts(parts: list[Any], depth: int = 0) -> Fault | None:
+    for part in parts:
+        fault = None
+        if type(part) is Held:
+            fault = _bound_parts(part.values(), depth + 1)
+            if depth > 3 or part.cut & UNSEEN:
+                fault = suspicious("binds more than can be followed")
+        elif type(part) is Global and not _calls_little(part):
+            fault = suspicious(f"binds {part}, which would be called")
+        elif type(part) is Made and _framework(part) not in (*_NUMBERS, "torch"):
+            fault = suspicious("binds an object of a class with methods of its own")
+        if fault:
+            return fault
+    return None
+
+
+def binds(value: Any) -> bool:
+    """Whether a call gave a function with some of its arguments, or the method of an object."""
+    return _made_by(value)[1] in ("partial", "attrgetter", "itemgetter", "getattr")
+
+
+def may_run(value: Any) -> bool:
+    """Whether a value may be called: a name, a bound function, or an object of a class that may have `__call__`."""
+    if type(value) is not Made or binds(value):
+        return type(value) in (Global, Made)
+    cls = class_named(value)
+    if cls is None or cls.name == "vectorize":
+        return True
+    return ruling(cls.module, cls.name).framework not in (*_NUMBERS, "pandas", "sklearn")
 
 
 def encoded(args: list[Any]) -> Fault | None:
@@ -178,16 +192,12 @@ def made_by_copyreg(args: list[Any]) -> Fault | None:
 def missing(args: list[Any]) -> Fault | None:
     """For `defaultdict`: the first argument is called for each key that is missing."""
     first = args[0] if args else None
-    if first is None or known_name(first, Use.CLASS) or str(first) == "collections.defaultdict":
+    counts = any(_is_class(first, framework) for framework in ("nltk", "gensim"))
+    if first is None or counts or (_calls_little(first) and not known_name(first, Use.VALUE)):
         return converted(args[1:])
     if _made_by(first) == ("functools", "partial"):
         return converted(args[1:])
     return suspicious("would call an unknown function for each missing key")
-
-
-def taking(args: list[Any]) -> Fault | None:
-    """For `operator.attrgetter` and its like."""
-    return suspicious("makes a function that takes attributes or items of whatever it is given")
 
 
 def exchange_array(args: list[Any]) -> Fault | None:
@@ -348,20 +358,3 @@ def tensor_of_type(args: list[Any]) -> Fault | None:
 def of_layout(args: list[Any]) -> Fault | None:
     """For `_get_layout(name)`, which looks a text up in torch's own list."""
     return None if len(args) == 1 and type(args[0]) is str else suspicious("asks for no layout")
-
-
-def imported(args: list[Any]) -> Fault | None:
-    """For cloudpickle's `subimport`: a library that has a table, by its name alone."""
-    name = args[0] if args else None
-    if type(name) is not str:
-        return suspicious("imports a module that the file does not name as a text")
-    why = danger_of(name, "")
-    if why:
-        return Level.MALICIOUS, f"imports {name[:80]!r}: it {why}"
-    known = name.partition(".")[0] in frameworks() - {STDLIB} or name in _MODULES
-    return None if known else suspicious(f"imports {name[:80]!r}")
-
-
-_MODULES: Final = frozenset(
-    {"math", "cmath", "random", "re", "json", "itertools", "collections", "functools", "string"}
-)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from casemate.formats.scanning.desk import Damaged
 from casemate.formats.scanning.limits import LimitReached
-from casemate.formats.scanning.pickles.values import DATA, Global, Held, Made, means, plain, thawed
+from casemate.formats.scanning.pickles.values import DATA, Global, Held, Made, means, plain, thawed, weight_of
 
-__all__ = ["GAP", "LONGEST", "NAMES", "STEPS", "Judge", "Machine", "Memo", "Step"]
+__all__ = ["CROWDED", "GAP", "LONGEST", "NAMES", "RUNS_FROM", "STEPS", "Judge", "Machine", "Memo", "Step"]
 
 LONGEST = 1 << 16
 """Bytes: longer texts are no names, longer numbers no codes; they stay unread."""
@@ -25,7 +26,14 @@ STEPPED = 10 << 20
 """Opcodes that are followed one by one; what CPython's pickler writes in bulk is followed in runs and batches."""
 CROWDED = 1 << 17
 """Containers, from which on lists and dicts of plain values only are remembered without their parts."""
+RUNS_FROM = 1 << 15
+"""Bytes: in smaller pickles following plain values in runs would cost more than it saves."""
 _EVERY = 1 << 16  # opcodes between two looks at the clock
+_BINGET, _MARK, _MEMOIZE, _STOP, _TEXT, _TUPLE, _TUPLE0, _TUPLE3 = 0x68, 0x28, 0x94, 0x2E, 0x8C, 0x74, 0x84, 0x87
+_WIDTHS = [0] * 256
+"""Bytes of plain values of fixed size, with their opcode."""
+for _code, _width in (("N", 1), ("\x88", 1), ("\x89", 1), ("K", 2), ("M", 3), ("J", 5), ("G", 9)):
+    _WIDTHS[ord(_code)] = _width
 
 
 class Judge(Protocol):
@@ -149,25 +157,97 @@ class Machine:
         Raises `Damaged` where CPython would raise an error of its own, and `LimitReached`; the judge has been told of
         all before.
         """
+        if type(self.data) is bytes and self.end < RUNS_FROM and not self.memo.near:
+            self._begin()
         data, end, count, steps = self.data, self.end, 0, STEPS
         while True:
             at = self.at
             if at >= end:
                 raise Damaged("expected a pickle that ends with STOP, got the end of the data", at)
             code = self.code = data[at]
-            if code == 0x2E:  # STOP
-                self.value, self.at = plain(self.pop()), at + 1
+            self.at = at + 1
+            if code == _STOP:
+                self.value = plain(self.pop())
                 return
             step = steps[code]
             if step is None:
                 raise Damaged(f"expected a pickle opcode, got byte {code:#04x}", at)
-            self.at = at + 1
             step(self)
             count += 1
             if count == _EVERY:
                 count = 0
                 self.steps += _EVERY
                 self.breathe()
+
+    def _begin(self) -> None:  # noqa: C901 - a call for each plain opcode would take as long as all that is judged
+        """Follow a short pickle up to its STOP, or to where something is odd; `run` goes on from there.
+
+        What most of a pickle is (plain values, marks, tuples, what is remembered and taken from the memo) is followed
+        here at once; names, calls and all else by `STEPS`.
+        """
+        data, end, stack, marks, memo, steps, widths = (
+            self.data, self.end, self.stack, self.marks, self.memo, STEPS, _WIDTHS,
+        )  # fmt: skip
+        push, near, remember, at = stack.append, memo.near, memo.near.append, self.at
+        floor = marks[-1] if marks else 0
+        while not (memo.gaps or memo.far):
+            try:
+                while True:
+                    code = data[at]
+                    if code == _TEXT:
+                        after = at + 2 + data[at + 1]
+                        if data[after] == _MEMOIZE:
+                            token = data[at:after]
+                            push(token)
+                            remember(token)
+                            at = after + 1
+                        else:
+                            push(data[at:after])
+                            at = after
+                    elif widths[code]:
+                        after = at + widths[code]
+                        if after >= end:
+                            break
+                        push(data[at:after])
+                        at = after
+                    elif code == _MEMOIZE and len(stack) > floor:
+                        remember(stack[-1])
+                        at += 1
+                    elif code == _BINGET:
+                        push(near[data[at + 1]])
+                        at += 2
+                    elif code == _MARK:
+                        floor = len(stack)
+                        marks.append(floor)
+                        at += 1
+                    elif _TUPLE0 < code <= _TUPLE3 or (code == _TUPLE and marks):
+                        low = marks.pop() if code == _TUPLE else len(stack) - code + _TUPLE0
+                        if low < floor:
+                            break
+                        made = Held("tuple", stack[low:])
+                        stack[low:] = (made,)
+                        if code == _TUPLE:
+                            floor = marks[-1] if marks else 0
+                        self.crowd += 1
+                        at += 1
+                        if not made.weight <= self.heaviest:
+                            self.code, self.at = code, at
+                            self.weigh(made)
+                        if data[at] == _MEMOIZE:
+                            remember(made)
+                            at += 1
+                    else:
+                        break
+            except IndexError:  # it ends here, or takes what is not there
+                break
+            self.code, self.at = code, at + 1
+            step = steps[code]
+            if step is None:  # STOP too
+                break
+            step(self)
+            at = self.at
+            floor = marks[-1] if marks else 0
+        self.at = at
 
     def breathe(self) -> None:
         """Look at the clock and at what has piled up; raises `LimitReached` for too much."""
@@ -228,6 +308,15 @@ class Machine:
             raise Damaged(f"expected a value on the stack for {self.opcode}, got none", self.at - 1)
         return self.stack.pop()
 
+    def pops(self, n: int) -> list[Any]:
+        """The upper `n` values of the stack, not below the last mark, the lowest first."""
+        stack, marks = self.stack, self.marks
+        if len(stack) - n < (marks[-1] if marks else 0):
+            raise Damaged(f"expected a value on the stack for {self.opcode}, got none", self.at - 1)
+        items = stack[-n:]
+        del stack[-n:]
+        return items
+
     def top(self) -> Any:
         """The top of the stack, left there."""
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
@@ -247,7 +336,7 @@ class Machine:
         """A new container; one of plain values only is not kept where there are very many."""
         made = Held(kind, items)
         self.crowd += 1
-        if items:
+        if items and (self.crowd > CROWDED or not made.weight <= self.heaviest):  # which may be no number
             self.weigh(made)
         return made
 
@@ -255,6 +344,9 @@ class Machine:
         """Note how heavy a container has become, and drop parts that no longer pay."""
         if held.weight > self.heaviest:
             self.heaviest = held.weight
+        elif held.weight != held.weight and held.kind not in ("tuple", "frozenset"):  # those go on to who takes them
+            self.judge.odd("kept-function", f"keeps a function in a {held.kind}", self.at - 1, self.opcode)
+            held.weight = 1.0
         if self.crowd > CROWDED and held.kind != "tuple" and _of_no_use(held):
             held.items = []
             held.cut |= 1
@@ -266,7 +358,7 @@ class Machine:
         if type(module) is not str or type(name) is not str:
             self.judge.odd("name-not-text", "imports a name that is no plain text", at, self.opcode)
             module, name = (part if type(part) is str else "?" for part in (module, name))
-        found = Global(module, name, at, self.opcode)
+        found = Global(module, name, at, NAMES[self.code])
         self.imports += 1
         self.judge.imported(found)
         self.stack.append(found)
@@ -279,17 +371,20 @@ class Machine:
             what = "calls with arguments that are no plain tuple" + (", or a huge one" if type(args) is Held else "")
             self.judge.odd("arguments", what, self.at - 1, self.opcode)
             given = [DATA]
-        made = Made(function, given, self.at - 1, self.opcode)
-        self.heaviest = max(self.heaviest, made.weight)
+        made = Made(function, given, self.at - 1, NAMES[self.code])
+        if made.weight > self.heaviest:
+            self.heaviest = made.weight
         self.calls += 1
         self.judge.called(made)
         self.stack.append(made)
 
-    def held(self, wanted: str, at: int) -> Held | None:
+    def held(self, wanted: str, at: int, items: list[Any]) -> Held | None:
         """The container on top that items are added to; the judge hears of anything else."""
         target = self.top()
         if type(target) is Held and target.kind == wanted:
             return target
+        if math.isnan(weight_of(items)):
+            self.judge.odd("kept-function", "keeps a function in an object", at, self.opcode)
         self.judge.filled(target, wanted, at, self.opcode)
         return None
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from casemate.formats.scanning.desk import Damaged
 from casemate.formats.scanning.pickles.batches import batch_of_values
-from casemate.formats.scanning.pickles.machine import GAP, LONGEST, NAMES, STEPS, Judge, Machine, Step
+from casemate.formats.scanning.pickles.machine import CROWDED, GAP, LONGEST, NAMES, STEPS, Judge, Machine, Step
 from casemate.formats.scanning.pickles.runs import run_of_values
 from casemate.formats.scanning.pickles.values import DATA, Held, Made, plain
 
@@ -79,8 +79,12 @@ def _counted(n: int) -> Step:
 def _counted_bytes(n: int) -> Step:
     def step(m: Machine) -> None:
         start = m.at - 1
-        size = m.number(n)
-        m.keep(start, size)
+        if n == 1:
+            _short(m)
+            size = m.at - start - 2
+        else:
+            size = m.number(n)
+            m.keep(start, size)
         if size > 3:
             m.judge.nested(m.at - size, size)
 
@@ -250,8 +254,16 @@ for _code, _name, _kind in (("t", "TUPLE", "tuple"), ("l", "LIST", "list"), ("d"
 
 def _tuple_of(n: int) -> Step:
     def make(m: Machine) -> None:
+        stack, marks = m.stack, m.marks
+        low = len(stack) - n
+        if low < (marks[-1] if marks else 0):
+            m.pops(n)  # which says what is missing
+        made = Held("tuple", stack[low:])
+        stack[low:] = [made]
         m.paired = True
-        m.stack.append(m.hold("tuple", [m.pop() for _ in range(n)][::-1]))
+        m.crowd += 1
+        if m.crowd > CROWDED or not made.weight <= m.heaviest:
+            m.weigh(made)
 
     return make
 
@@ -264,7 +276,7 @@ def _adding(kind: str) -> Step:
     def add(m: Machine) -> None:
         at = m.at - 1
         items = m.since_mark()
-        target = m.held(kind, at)
+        target = m.held(kind, at, items)
         if target is not None:
             target.add(items)
             m.weigh(target)
@@ -281,7 +293,7 @@ for _code, _name, _kind in (("e", "APPENDS", "list"), ("u", "SETITEMS", "dict"),
 @_op("a", "APPEND")
 def _append(m: Machine) -> None:
     item = m.pop()
-    target = m.held("list", m.at - 1)
+    target = m.held("list", m.at - 1, [item])
     if target is not None:
         target.add([item])
         m.weigh(target)
@@ -290,7 +302,7 @@ def _append(m: Machine) -> None:
 @_op("s", "SETITEM")
 def _setitem(m: Machine) -> None:
     value, key = m.pop(), m.pop()
-    target = m.held("dict", m.at - 1)
+    target = m.held("dict", m.at - 1, [key, value])
     if target is not None:
         target.add([key, value])
         m.weigh(target)
@@ -311,7 +323,7 @@ def _global(m: Machine) -> None:
 
 @_op("\x93", "STACK_GLOBAL")
 def _stack_global(m: Machine) -> None:
-    name, module = m.pop(), m.pop()
+    module, name = m.pops(2)
     m.find(plain(module), plain(name), m.at - 1)
 
 
@@ -332,13 +344,13 @@ def _obj(m: Machine) -> None:
 
 @_op("R", "REDUCE")
 def _reduce(m: Machine) -> None:
-    args, function = m.pop(), m.pop()
+    function, args = m.pops(2)
     m.call(function, args)
 
 
 @_op("\x81", "NEWOBJ")
 def _newobj(m: Machine) -> None:
-    args, made = m.pop(), m.pop()
+    made, args = m.pops(2)
     m.call(made, args)
 
 
@@ -351,15 +363,18 @@ def _newobj_ex(m: Machine) -> None:
 
 @_op("b", "BUILD")
 def _build(m: Machine) -> None:
-    state = plain(m.pop())
-    target = m.top()
+    target, state = m.pops(2)
+    m.stack.append(target)
+    state = plain(state)
     m.crowd += 1
     raw = m.judge.built(target, state, m)
     if type(target) is Made:
         target.state = state
-        target.weight += state.weight if type(state) is Held else 0.0
-        m.heaviest = max(m.heaviest, target.weight)
-    m.take(raw)
+        if type(state) is Held:
+            target.weight += state.weight
+            m.heaviest = max(m.heaviest, target.weight)
+    if raw:
+        m.take(raw)
 
 
 for _code, _name, _size in (("\x82", "EXT1", 1), ("\x83", "EXT2", 2), ("\x84", "EXT4", 4)):

@@ -53,7 +53,10 @@ class Ruling:
 Table = dict[str, Any]
 STDLIB: Final = "stdlib"
 _UNKNOWN: Final = Ruling(Level.SUSPICIOUS, why="no table of known names has it: loading the file would run its code")
-_PART_OF: Final = {"_loss": "sklearn", "_catboost": "catboost", "lightning_fabric": "pytorch_lightning"}
+_PART_OF: Final = {
+    "_catboost": "catboost", "_loss": "sklearn", "lightning": "pytorch_lightning",
+    "lightning_fabric": "pytorch_lightning",
+}  # fmt: skip
 
 
 @lru_cache(maxsize=1 << 14)  # a hostile file names millions
@@ -65,7 +68,7 @@ def ruling(module: str, name: str) -> Ruling:
         use = table["names"].get(module, {}).get(name) if table else None
         if use is not None:
             return _known(table, module, name, Use(use))
-    why = dangers.danger_of(module, name)
+    why = dangers.danger_of(module, name) or dangers.misplaced(module, name)
     return Ruling(Level.MALICIOUS, why=why) if why else _UNKNOWN
 
 

@@ -172,7 +172,7 @@ def _forms(marked: bool) -> _Forms:
     kept = rb"\x94" if marked else rb"(?:q.|r.{4})"
     text = rb"\x8c(?:" + sized(range(_SHORT)) if marked else rb"X(?:" + sized(range(_SHORT), b"\0\0\0")
     text += rb")" + kept
-    made = rb"[\]}\x8f]" + kept + rb"\(?+|[\x85-\x87]" + kept
+    made = rb"[\]\x8f]" + kept + rb"\(?+|}" + kept + rb"|[\x85-\x87]" + kept  # a dict's mark may begin a batch
     step = rb"(?:" + rb"|".join([rb"h.", number, text, rb"j.{4}", made, rb"[eu\x90]", rb"\x95.{8}"]) + rb")"
     numbers = rb"(?:" + number + rb"){8,%d}+" % _MOST
     run = step + rb"{3,%d}+" % _MOST

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 from casemate.formats.scanning.pickles import arguments as args
+from casemate.formats.scanning.pickles import attributes
 from casemate.formats.scanning.pickles.arguments import Fault, Rule
 from casemate.formats.scanning.pickles.rulings import STDLIB, Use, ruling
-from casemate.formats.scanning.pickles.values import Made
+from casemate.formats.scanning.pickles.values import Global, Made
 
-__all__ = ["LOOKED_INTO", "REVIEWED", "fault_of", "is_calm", "rule_of"]
+__all__ = ["LOOKED_INTO", "MAY_BE_KEPT", "REVIEWED", "fault_of", "is_calm", "looks_at", "rule_of"]
 
 LOOKED_INTO: Final = frozenset({("torch.storage", "_load_from_bytes"), ("io", "BytesIO"), ("_io", "BytesIO")})
 """Callables whose bytes are opened again by somebody, so that they are scanned whatever they begin with."""
@@ -26,6 +27,16 @@ REVIEWED: Final = frozenset({
     ("pytz", "_UTC"),
 })  # fmt: skip
 """Callables that are harmless for any plain data: each was read."""
+MAY_BE_KEPT: Final = frozenset({
+    *((home, name) for home in ("builtins", "__builtin__") for name in ("bytearray", "bytes", "range", "xrange")),
+    ("array", "array"), ("collections", "defaultdict"), ("collections", "deque"), ("io", "BytesIO"), ("_io", "BytesIO"),
+})  # fmt: skip
+"""Callables that models may hold: plain types. Any other is only called; kept, it would be called with anything."""
+_LOOKS_AT: Final = frozenset({
+    ("numpy.random._pickle", "__generator_ctor"), ("numpy.random._pickle", "__randomstate_ctor"),
+    ("dill._dill", "_create_array"), ("torch._tensor", "_rebuild_from_type"),
+    ("torch._tensor", "_rebuild_from_type_v2"),
+})  # fmt: skip
 _MADE_EMPTY: Final = ("NEWOBJ", "NEWOBJ_EX")
 _CONVERTED: Final = frozenset({
     "ChainMap", "Counter", "Decimal", "Fraction", "OrderedDict", "bool", "complex", "count", "dict", "enumerate",
@@ -42,11 +53,17 @@ def fault_of(made: Made) -> Fault | None:
         return rule(made.values())
     if known.use is Use.CALL:
         return None if (by.module, by.name) in REVIEWED else args.suspicious("is called, and nobody has read it")
+    converts = known.framework == STDLIB and by.name in _CONVERTED
     if made.opcode in _MADE_EMPTY or (made.opcode in ("INST", "OBJ") and not made.args):
-        return None
+        return args.converted(made.values()) if converts and made.args else None
     if not known.built:
         return args.suspicious("is called with arguments, as no file of its library does")
-    return args.converted(made.values()) if known.framework == STDLIB and by.name in _CONVERTED else None
+    return args.converted(made.values()) if converts else None
+
+
+def looks_at(by: Any) -> bool:
+    """Whether the rule of a name judges the functions that it is given."""
+    return type(by) is Global and (by.module, by.name) in _LOOKS_AT
 
 
 def is_calm(made: Made) -> bool:
@@ -84,19 +101,20 @@ def _timestamp(values: list[Any]) -> Fault | None:
 
 
 _RULES: Final[dict[tuple[str, str], Rule]] = {
-    **{(home, "getattr"): args.attribute for home in ("builtins", "__builtin__")},
+    **{(home, "getattr"): attributes.attribute for home in ("builtins", "__builtin__")},
     **{(home, "_reconstructor"): args.made_by_copyreg for home in ("copyreg", "copy_reg")},
     **{(home, "__newobj__"): args.made_by_copyreg for home in ("copyreg", "copy_reg")},
     ("copyreg", "__newobj_ex__"): args.made_by_copyreg,
     **{(home, name): args.converted for home in ("builtins", "__builtin__")
        for name in ("bytearray", "bytes", "range", "xrange", "iter")},
+    **{(home, "type"): attributes.made_class for home in ("builtins", "__builtin__")},
     ("functools", "partial"): args.bound, ("_codecs", "encode"): args.encoded, ("array", "array"): args.converted,
     ("array", "_array_reconstructor"): args.exchange_array, ("collections", "defaultdict"): args.missing,
     ("collections", "deque"): args.converted, ("dill._dill", "_create_array"): args.dumped_array,
     ("dill._dill", "_load_type"): args.builtin_type, ("cloudpickle.cloudpickle", "_builtin_type"): args.builtin_type,
-    ("cloudpickle.cloudpickle", "subimport"): args.imported,
+    ("cloudpickle.cloudpickle", "subimport"): attributes.imported,
     ("io", "BytesIO"): args.opened_bytes, ("_io", "BytesIO"): args.opened_bytes, ("re", "_compile"): args.texts_only,
-    ("operator", "attrgetter"): args.taking, ("operator", "itemgetter"): args.taking,
+    ("operator", "attrgetter"): attributes.taking, ("operator", "itemgetter"): attributes.taking,
     ("zoneinfo", "ZoneInfo._unpickle"): args.time_zone, ("pytz", "_p"): args.time_zone,
     **{(home, "_ufunc_reconstruct"): args.ufunc for home in _NUMPY},
     **{(f"{home}.multiarray", "_reconstruct"): args.class_of_library("numpy") for home in _NUMPY},

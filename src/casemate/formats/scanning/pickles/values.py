@@ -16,6 +16,7 @@ __all__ = [
     "KEPT",
     "KINDS",
     "MEANT",
+    "NEVER_KEPT",
     "UNSEEN",
     "Global",
     "Held",
@@ -23,6 +24,7 @@ __all__ = [
     "means",
     "plain",
     "thawed",
+    "told_apart",
     "weight_of",
 ]
 
@@ -32,28 +34,37 @@ KINDS = {0x5D: "list", 0x7D: "dict", 0x8F: "set", 0x74: "tuple", 0x85: "tuple", 
 """The container that an opcode makes, which may stand for it in the memo."""
 KEPT = 4096
 """How many parts of a container are kept; more only count."""
+NEVER_KEPT = float("nan")
+"""A weight that every sum keeps: it alone is not equal to itself."""
 
 UNSEEN = 2
 """In `Held.cut`: parts were dropped that nobody looked at."""
 MEANT = (
-    b"__", b"_parse_arg_template", b"restore_model_spec", b"_attach_", b"_patch_step_function", b"_build_f",
+    b"__", b"_parse_arg_template", b"restore_", b"_attach_", b"_patch_step_function", b"_build_f", b"_initialize",
 )  # fmt: skip
 """Parts of texts that mean something as a key of a state, to Python or to the class: these texts are never dropped."""
 
 
 def means(data: bytes) -> bool:
     """Whether some bytes hold any of `MEANT`."""
-    return b"_" in data and any(part in data for part in MEANT)
+    if b"_" in data:
+        for part in MEANT:
+            if part in data:
+                return True
+    return False
 
 
 class Global:
-    """A name that the pickle imports: `module`, `name` (dotted), the offset and opcode that asked for it."""
+    """A name that the pickle imports: `module`, `name` (dotted), the offset and opcode that asked for it.
 
-    __slots__ = ("at", "module", "name", "opcode")
-    weight = 1.0
+    `weight`: 0; `NEVER_KEPT` for a function that may be called but not kept, so that whatever holds it weighs that too.
+    """
+
+    __slots__ = ("at", "module", "name", "opcode", "weight")
 
     def __init__(self, module: str, name: str, at: int, opcode: str) -> None:
         self.module, self.name, self.at, self.opcode = module, name, at, opcode
+        self.weight = 0.0
 
     def __str__(self) -> str:
         """As one writes it."""
@@ -61,6 +72,7 @@ class Global:
 
 
 _OFTEN = 48  # bytes: names of attributes come again and again
+_FEW = 9  # parts: a dtype has so many
 _NOTHING: list[Any] = []  # shared by all that are empty: a new list is put in its place, never a part added
 
 
@@ -76,10 +88,16 @@ class Held:
 
     def __init__(self, kind: str, items: list[Any] | None = None) -> None:
         self.kind = kind
-        self.items: list[Any] = _NOTHING
-        self.weight = 1.0
         self.cut = 0
-        if items:
+        if not items:
+            self.items: list[Any] = _NOTHING
+            self.weight = 1.0
+        elif len(items) <= KEPT:
+            self.items = items
+            self.weight = 1.0 + weight_of(items)
+        else:
+            self.items = _NOTHING
+            self.weight = 1.0
             self.add(items)
 
     def add(self, items: list[Any]) -> None:
@@ -95,12 +113,13 @@ class Held:
 
     def values(self) -> list[Any]:
         """The parts, plain values as what they are."""
-        return [plain(item) for item in self.items]
+        return _plain_all(self.items)
 
     def at(self, key: str) -> Any:
         """The last value of a dict under a key, None without."""
         for index in range((len(self.items) - 2) & ~1, -1, -2):
-            if plain(self.items[index]) == key:
+            item = self.items[index]
+            if (_short(item) if type(item) is bytes and len(item) < _OFTEN else plain(item)) == key:
                 return plain(self.items[index + 1])
         return None
 
@@ -117,14 +136,51 @@ class Made:
 
     def values(self) -> list[Any]:
         """The arguments, plain values as what they are."""
-        return [plain(item) for item in self.args]
+        return _plain_all(self.args)
+
+
+def told_apart(made: Made, state: Any = None) -> tuple[object, ...] | None:
+    """A key of a short call with plain values, and of its first state: equal only for equal names and values."""
+    by, parts = made.by, made.args
+    if type(by) is not Global or made.state is not None:
+        return None
+    if state is not None:
+        parts = [*parts, state]
+    content = _content(parts) if len(parts) <= _FEW else None
+    return None if content is None else (by.module, by.name, made.opcode, state is None, content)
+
+
+def _content(items: list[Any], deep: int = 3) -> object:
+    if items and type(items[0]) is bytes and type(items[-1]) is bytes:
+        try:
+            joined = b"".join(items)  # opcodes say how long they are, so that no two lists give the same
+        except TypeError:
+            pass
+        else:
+            return joined if len(joined) < 4 * _OFTEN else None
+    key: list[object] = []
+    for item in items:
+        kind = type(item)
+        if kind is bytes and len(item) < _OFTEN:
+            key.append(item)
+        elif kind is Global:
+            key.append((item.module, item.name))
+        elif kind is Held and deep and not item.cut and len(item.items) <= _FEW:
+            inner = _content(item.items, deep - 1) if item.items else ()
+            if inner is None:
+                return None
+            key.append((item.kind, inner))
+        else:
+            return None
+    return tuple(key)
 
 
 def weight_of(items: list[Any]) -> float:
     """How many objects a copy of these would have."""
     total = float(len(items))
     for item in items:
-        if type(item) is not bytes and (type(item) is Held or type(item) is Made):
+        kind = type(item)
+        if kind is not bytes and (kind is Held or kind is Made or kind is Global):
             total += item.weight
     return total
 
@@ -134,6 +190,14 @@ def plain(item: Any) -> Any:
     if type(item) is not bytes:
         return item
     return _short(item) if len(item) < _OFTEN else _READ[item[0]](item)
+
+
+def _plain_all(items: list[Any]) -> list[Any]:
+    """`plain` of each, without a call for each."""
+    return [
+        item if type(item) is not bytes else _short(item) if len(item) < _OFTEN else _READ[item[0]](item)
+        for item in items
+    ]
 
 
 @lru_cache(maxsize=1 << 14)

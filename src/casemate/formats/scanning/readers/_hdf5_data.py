@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,20 +15,30 @@ from typing import Final
 from casemate.formats.scanning.desk import Damaged
 from casemate.formats.scanning.readers import _hdf5_heaps as heaps
 from casemate.formats.scanning.readers import _hdf5_objects as objects
-from casemate.formats.scanning.readers import pickles
+from casemate.formats.scanning.readers import keras, pickles
+from casemate.formats.scanning.readers._hdf5_chunks import KNOWN, Chunk, new_chunks, old_chunks, unfiltered
 from casemate.formats.scanning.readers._hdf5_file import Cursor, Hdf5, Message
+from casemate.formats.scanning.readers._hdf5_kinds import Kind
 from casemate.formats.scanning.readers._signs import MALICIOUS, noted, shown
 from casemate.formats.scanning.signs import Level, Sign
 from casemate.formats.scanning.source import Source
 
 __all__ = ["OUT_WHY", "Entity", "Scan", "data_signs", "hidden"]
 
-_VALUES: Final = 1 << 20  # bytes of one attribute that are looked at at once
+_DECLARED: Final = (
+    1 << 32
+)  # bytes that a data set may have whatever its file has, as Keras has it (GHSA-xfhx-r7ww-5995)
 OUT_WHY: Final = "reading the model reads another file of the machine, and its content becomes part of the model"
 _OUT_MEND: Final = "copy the data into the file with a tool that does not follow it, or do without"
 # What imports nothing is harmless: no pickle imports without one of these bytes, and each ends with a point.
 _IMPORTS: Final = re.compile(rb"[\n\x80\x82-\x84\x93]")
 _PACKED: Final = (b"PK\3\4", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"x\x01", b"x\x9c", b"x\xda")
+_BEGIN: Final = re.compile(
+    rb"\x80[\1-\5]|c[A-Za-z_][\w.]*\n[A-Za-z_][\w.]*\n|\(|PK\x03\x04|\x1f\x8b|BZh|\xfd7zXZ|x[\x01\x9c\xda]"
+)
+_WHOLE: Final = (3, 5)  # classes whose values are texts or bytes as a whole
+_MANY: Final = 10_000
+_PIECE: Final = 1 << 20  # bytes that are read at once
 
 
 @dataclass(slots=True)
@@ -52,7 +61,7 @@ class Entity:
 
     path: str
     space: tuple[int, ...] | None = None
-    kind: objects.Kind | None = None
+    kind: Kind | None = None
     layout: Message | None = None
     filters: tuple[int, ...] = ()
 
@@ -68,7 +77,7 @@ def data_signs(scan: Scan, one: Entity) -> Iterator[Sign]:
         raise Damaged("expected a data set with a type and a space", message.at)
     size = math.prod(space) * kind.size
     limits = file.desk.limits
-    if size > max(limits.expanded, limits.ratio * file.source.size):
+    if size > max(_DECLARED, limits.ratio * file.source.size):
         what = f"{shown(one.path)} has {'x'.join(map(str, space))} values in a file of {file.source.size} bytes"
         yield scan.sign(MALICIOUS, "hdf5/bomb", what, "reading it takes more memory than any machine has", message.at)
         return
@@ -93,9 +102,9 @@ def _laid_out(scan: Scan, one: Entity, state: tuple[Cursor, int, int]) -> Iterat
             yield from _contiguous(scan, one, address, length)
     elif how == 2 and version == 3:
         rank = cursor.number(1)
-        yield from _chunked(scan, one, file.address(cursor), rank - 1)
+        yield from _chunked(scan, one, old_chunks(file, file.address(cursor), rank - 1))
     elif how == 2:
-        yield from _new_chunks(scan, one, cursor)
+        yield from _chunked(scan, one, new_chunks(file, cursor, one.space or (), filtered=bool(one.filters)))
     elif how == 3:
         yield from _virtual(scan, one, cursor)
     else:
@@ -106,7 +115,7 @@ def _old_layout(scan: Scan, one: Entity, state: tuple[Cursor, int, int]) -> Iter
     cursor, rank, how = state
     address = scan.file.address(cursor) if how in (1, 2) else None
     if how == 2:
-        yield from _chunked(scan, one, address, rank - 1)
+        yield from _chunked(scan, one, old_chunks(scan.file, address, rank - 1))
     elif how == 1 and address is not None and one.kind is not None and one.space is not None:
         yield from _contiguous(scan, one, address, math.prod(one.space) * one.kind.size)
     elif how == 0:
@@ -119,12 +128,19 @@ def _contiguous(scan: Scan, one: Entity, address: int, length: int) -> Iterator[
     file = scan.file
     if file.base + address + length > file.source.size:
         raise Damaged(f"expected {length} bytes of data at address {address}", file.base + address)
-    if one.kind is not None and (one.kind.held or one.kind.size == 1):
-        at = file.base + address
-        if one.kind.varied:
-            yield from _stretch(scan, one, file.cut(address, length))
-        else:
-            yield from file.desk.look(file.source.part(one.path, at, length, inert=True))
+    kind, at = one.kind, file.base + address
+    if kind is None or not (kind.held or kind.size == 1):
+        return
+    if not kind.held:
+        inert = file.source.read(at, 1) != b"{" or not keras.looks_like_config(
+            file.source.read(at, min(length, _PIECE))
+        )
+        yield from file.desk.look(file.source.part(one.path, at, length, inert=inert))
+        return
+    step = max(1, _PIECE // max(1, kind.size)) * max(1, kind.size)
+    for start in range(0, length, step):
+        file.desk.meter.tick()
+        yield from _stretch(scan, one, file.cut(address + start, min(step, length - start)))
 
 
 def _stretch(scan: Scan, one: Entity, cursor: Cursor) -> Iterator[Sign]:
@@ -134,78 +150,71 @@ def _stretch(scan: Scan, one: Entity, cursor: Cursor) -> Iterator[Sign]:
         return
     count = cursor.left // max(1, kind.size)
     for _, data in objects.values_of(file, kind, count, cursor):
-        yield from hidden(scan, one.path, data)
+        yield from hidden(scan, one.path, data, kind)
 
 
-def hidden(scan: Scan, label: str, data: bytes) -> Iterator[Sign]:
-    """Signs of a text or bytes that a program may unpickle or unpack; most are neither, and cost one search."""
-    source, data = scan.file.source, data.rstrip(b"\0")
-    inside = Source(source.file, data, (*source.path, label), inert=True)
-    pickled = b"." in data and _IMPORTS.search(data) and any(reader.claims(inside) for reader in pickles.READERS)
-    if pickled or data.startswith(_PACKED):
-        yield from scan.file.desk.look(inside)
+def hidden(scan: Scan, label: str, data: bytes, kind: Kind) -> Iterator[Sign]:
+    """Signs of texts or bytes that a program may unpickle or unpack; most are neither, and cost one search."""
+    source, step = scan.file.source, kind.size if kind.texts else 0
+    path = (*source.path, label)
+    if keras.looks_like_config(data):
+        yield from scan.file.desk.look(Source(source.file, data.rstrip(b"\0"), path))
+    told = 0
+    for at in _starts(data, kind, step):
+        scan.file.desk.meter.tick()
+        whole = kind.number in _WHOLE and step
+        inside = Source(source.file, data[at : at + step if whole else None].rstrip(b"\0"), path, inert=True)
+        pickled = b"." in inside.data and any(reader.claims(inside) for reader in pickles.READERS)
+        if pickled or inside.head.startswith(_PACKED):
+            yield from scan.file.desk.look(inside)
+            told += 1
+        if told > _MANY:  # the file is full of them: the limits of the desk would end it anyway
+            raise Damaged(f"expected texts, got more than {_MANY} pickles or archives in {shown(label)}")
 
 
-def _chunked(scan: Scan, one: Entity, address: int | None, rank: int) -> Iterator[Sign]:
-    """Chunks below an old tree; those of numbers are left alone."""
-    if address is None or one.kind is None or not one.kind.held:
+def _starts(data: bytes, kind: Kind, step: int) -> Iterator[int]:
+    """Bytes at which a pickle or an archive may begin: with a value, and in records anywhere."""
+    if (not step or kind.varied) and (_BEGIN.match(data) or (b"." in data and _IMPORTS.search(data))):
+        yield 0
+    if not step:
         return
-    for where, size, mask in heaps.chunks_of(scan.file, address, rank):
-        yield from _chunk(scan, one, scan.file.cut(where, size), mask)
+    last = -1
+    for found in _BEGIN.finditer(data):
+        at = found.start()
+        if kind.number in _WHOLE:
+            if at % step or at == last:
+                continue
+            last = at
+        yield at
 
 
-def _chunk(scan: Scan, one: Entity, cursor: Cursor, mask: int) -> Iterator[Sign]:
-    at = cursor.start
-    data = cursor.take(cursor.left)
-    for index, number in reversed(list(enumerate(one.filters))):
-        if mask >> index & 1:
-            continue
-        data = _unfiltered(scan, one, (number, data, at))
-    yield from _stretch(scan, one, Cursor(data, at))
-
-
-def _unfiltered(scan: Scan, one: Entity, state: tuple[int, bytes, int]) -> bytes:
-    number, data, at = state
-    if number == 1:
-        unpacker = zlib.decompressobj()
-        out = bytearray()
-        try:
-            while data and not unpacker.eof:
-                step = unpacker.decompress(data, _VALUES)
-                scan.file.desk.meter.expand(len(step))
-                out += step
-                data = unpacker.unconsumed_tail
-        except zlib.error as error:
-            raise Damaged(f"expected a chunk that inflates ({error})", at) from error
-        return bytes(out)
-    if number == 3:
-        return data[:-4]
-    width = one.kind.size if one.kind is not None else 1
-    if number == 2 and width > 1:
-        count = len(data) // width
-        planes = [data[i * count : (i + 1) * count] for i in range(width)]
-        return b"".join(map(bytes, zip(*planes, strict=True))) + data[count * width :]
-    if number == 2:
-        return data
-    raise Damaged(f"expected a chunk of texts without the filter {number}", at)
-
-
-def _new_chunks(scan: Scan, one: Entity, cursor: Cursor) -> Iterator[Sign]:
-    """Chunks of layout version 4: a single one is followed, and texts in all others cannot be."""
-    if one.kind is None or not one.kind.held:
+def _chunked(scan: Scan, one: Entity, chunks: Iterator[Chunk]) -> Iterator[Sign]:
+    """Data in chunks: texts are read; bytes only if the first chunk begins as something that is loaded does."""
+    kind = one.kind
+    if kind is None or not (kind.held or kind.size == 1):
         return
-    file = scan.file
-    flags, rank, wide = cursor.number(1), cursor.number(1), cursor.number(1)
-    sizes = [cursor.number(wide) for _ in range(rank)]
-    index = cursor.number(1)
-    if index != 1:
-        raise Damaged(f"expected texts in one chunk or below an old tree, got an index of type {index}", cursor.start)
-    size, mask = math.prod(sizes), 0
-    if flags & 2:
-        size, mask = cursor.number(file.long), cursor.number(4)
-    address = file.address(cursor)
-    if address is not None:
-        yield from _chunk(scan, one, file.cut(address, size), mask)
+    whole = bytearray()
+    for address, size, mask in chunks:
+        scan.file.desk.meter.tick()
+        cursor = scan.file.cut(address, size)
+        if not kind.held and not whole and not _worth(one, mask, cursor):
+            return
+        data = unfiltered(scan.file, cursor.data, (one.filters, mask, kind.size), cursor.start)
+        if kind.held:
+            yield from _stretch(scan, one, Cursor(data, cursor.start))
+        elif not whole and not _BEGIN.match(data):
+            return
+        else:
+            scan.file.desk.meter.expand(len(data))
+            whole += data
+    if whole:
+        yield from _stretch(scan, one, Cursor(bytes(whole), scan.file.base))
+
+
+def _worth(one: Entity, mask: int, cursor: Cursor) -> bool:
+    """Whether a chunk of single bytes has to be unpacked to say what it begins with: images need not be known."""
+    known = all(mask >> i & 1 or number in KNOWN for i, number in enumerate(one.filters))
+    return known and (bool(one.filters) or _BEGIN.match(cursor.data) is not None)
 
 
 def _virtual(scan: Scan, one: Entity, cursor: Cursor) -> Iterator[Sign]:

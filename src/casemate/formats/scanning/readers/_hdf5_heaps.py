@@ -59,14 +59,16 @@ def _old_tree(file: Hdf5, address: int, kind: int, key: int) -> Iterator[tuple[b
         if found != kind:
             raise Damaged(f"expected a tree of type {kind}, got {found}", head.start)
         body = file.cut(here + 8 + 2 * file.wide, used * (key + file.wide))
+        below = []
         for _ in range(used):
             name, child = body.take(key), file.address(body)
             if child is None:
                 raise Damaged("expected the address of a tree's child, got none", body.start + body.at)
             if level:
-                todo.append(child)
+                below.append(child)
             else:
                 yield name, child
+        todo += reversed(below)
 
 
 def records_of(file: Hdf5, address: int) -> Iterator[tuple[int, bytes]]:

@@ -13,17 +13,16 @@ from typing import Final
 from casemate.formats.scanning.desk import Damaged
 from casemate.formats.scanning.readers import _hdf5_heaps as heaps
 from casemate.formats.scanning.readers._hdf5_file import Cursor, Hdf5, Message, shared_message
+from casemate.formats.scanning.readers._hdf5_kinds import Kind, kind_of
 
 __all__ = [
     "EXTERNAL",
     "HARD",
     "SOFT",
     "Attribute",
-    "Kind",
     "Link",
     "attribute_of",
     "dense",
-    "kind_of",
     "link_of",
     "named",
     "old_links",
@@ -34,7 +33,6 @@ __all__ = [
 HARD: Final = 0
 SOFT: Final = 1
 EXTERNAL: Final = 64
-_STRING, _OPAQUE, _VARIED = 3, 5, 9
 _SYMBOLIC: Final = 2  # the cache type of a soft link in an old group
 _NAME: Final = 1 << 16  # bytes of one
 _MOST: Final = 1 << 22  # values of one attribute or data set that are looked at
@@ -49,25 +47,6 @@ class Link:
     address: int | None = None
     value: bytes = b""
     at: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A data type: its class, the size of one value in bytes, and whether it is text or bytes of any length."""
-
-    number: int
-    size: int
-    base: int = 1  # bytes of one element of a varied value
-
-    @property
-    def held(self) -> bool:
-        """Values are text or bytes that a program may make something of, not numbers."""
-        return self.number in (_STRING, _OPAQUE, _VARIED)
-
-    @property
-    def varied(self) -> bool:
-        """Values lie in the global heap."""
-        return self.number == _VARIED
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +118,7 @@ def dense(file: Hdf5, message: Message, *, attributes: bool) -> Iterator[Cursor]
     for kind, record in heaps.records_of(file, tree):
         if kind not in leads:
             raise Damaged(f"expected a tree of names, got type {kind}", file.base + tree)
-        if kind > 6 and record[fractal.id_size] & 2:
+        if kind > 6 and (len(record) <= fractal.id_size or record[fractal.id_size] & 2):
             raise Damaged("expected an attribute, got one in the heap of shared messages", file.base + tree)
         yield fractal.found(record[leads[kind] :][: fractal.id_size])
 
@@ -179,17 +158,6 @@ def _padded(cursor: Cursor, size: int, *, padded: bool) -> Cursor:
     return Cursor(data, at)
 
 
-def kind_of(cursor: Cursor) -> Kind:
-    """A data type, as far as it matters where text and bytes lie; raises `Damaged`."""
-    head = cursor.number(1)
-    cursor.take(3)
-    size, number = cursor.number(4), head & 15
-    if number == _VARIED and cursor.left >= 8:
-        inner = kind_of(Cursor(cursor.data[8:16], cursor.start + 8))
-        return Kind(number, size, max(1, inner.size))
-    return Kind(number, size)
-
-
 def space_of(file: Hdf5, cursor: Cursor) -> tuple[int, ...]:
     """The sizes of a data space, `()` for a single value and `(0,)` for none; raises `Damaged`."""
     version, rank, flags = cursor.number(1), cursor.number(1), cursor.number(1)
@@ -209,18 +177,24 @@ def values_of(file: Hdf5, kind: Kind, count: int, data: Cursor) -> Iterator[tupl
 
     Raises `Damaged` where they are not in the file.
     """
+    at, block = data.start + data.at, data.take(min(count * kind.size, data.left) if kind.size else 0)
+    if not kind.varied or kind.texts:
+        yield at, block
     if not kind.varied:
-        at = data.start + data.at
-        yield at, data.take(min(count * kind.size, data.left) if kind.size else 0)
         return
-    if count > _MOST or count * kind.size > data.left:
-        raise Damaged(f"expected {count} values in the file, got {data.left} bytes", data.start)
-    for _ in range(count):
+    if count * len(kind.varied) > _MOST or count * kind.size > len(block):
+        raise Damaged(f"expected {count} values in the file, got {len(block)} bytes", data.start)
+    for value in range(count):
         file.desk.meter.tick()
-        length, heap, index = data.number(4), file.address(data), data.number(4)
-        if length and heap:
-            found = heaps.global_object(file, heap, index)
-            yield found.start, found.take(min(length * kind.base, found.left))
+        for place, inner in kind.varied:
+            here = Cursor(block[value * kind.size + place :][: 8 + file.wide], at)
+            length, heap, index = here.number(4), file.address(here), here.number(4)
+            if length and heap:
+                found = heaps.global_object(file, heap, index)
+                if inner.varied:
+                    yield from values_of(file, inner, min(length, found.left // inner.size), found)
+                else:
+                    yield found.start, found.take(min(length * inner.size, found.left))
 
 
 def named(names: Cursor, offset: int) -> str:

@@ -32,6 +32,14 @@ _GLOBALS: Final = words("lipsum cycler joiner range dict self raise_exception st
 _ATTRIBUTE_FILTERS: Final = words(
     "map selectattr rejectattr groupby sum sort min max unique join attr"
 )  # their arguments name attributes
+_PIECES: Final = words(
+    "class globals init builtins subclasses mro bases getitem getattribute popen cla ss glo bals"
+)  # of names that lead out of a template
+_MODULES: Final = words(
+    "os sys subprocess importlib builtins shutil socket ctypes pty posix nt platform requests urllib httpx pickle"
+)
+_POWERS: Final = words("__import__ eval exec compile open execfile getattr setattr globals locals vars")
+_PARAGRAPHS: Final = 10_000  # of filler text that `lipsum` may be asked for
 
 
 class Expressions:
@@ -80,12 +88,15 @@ class Expressions:
         for chosen in itertools.islice(itertools.product(*parts), 4 * _KEPT):
             try:
                 found.append(compute(what, *chosen))
+                self._formats(found[-1:], line, made=False)
             except TooLarge as error:
                 self._note("size", f"makes {error}", line)
                 found.append(ANY)
         return found
 
     def _const(self, node: nodes.Const) -> list[Any]:
+        if isinstance(node.value, str):
+            self._formats([node.value], node.lineno)  # whoever calls its `format` may do so out of sight
         return [node.value]
 
     def _name(self, node: nodes.Name) -> list[Any]:
@@ -109,7 +120,7 @@ class Expressions:
     def _concat(self, node: nodes.Concat) -> list[Any]:
         found = self.value(node.nodes[0])
         for item in node.nodes[1:]:
-            found = few(self._each("Add", node.lineno, _concatenated, found, self.value(item)))
+            found = few(self._each("Add", node.lineno, values.concatenated, found, self.value(item)))
         return found
 
     def _condition(self, node: nodes.CondExpr) -> list[Any]:
@@ -126,6 +137,8 @@ class Expressions:
     def _attribute(self, node: nodes.Getattr) -> list[Any]:
         self._reached(node.node, node.attr, node.lineno)
         found = self.value(node.node)
+        if node.attr in ("format", "format_map"):  # kept to be called later, out of sight (CVE-2024-56326)
+            self._formats(found, node.lineno)
         if isinstance(node.node, nodes.Name):
             stored = self._names.get(f"{node.node.name}.{node.attr}")
             if stored is not None:
@@ -139,14 +152,16 @@ class Expressions:
                 self.value(part) if part is not None else [None]
                 for part in (node.arg.start, node.arg.stop, node.arg.step)
             ]
-            return self._each("slice", node.lineno, _sliced, found, *parts)
+            return self._each("slice", node.lineno, values.sliced, found, *parts)
         keys = self.value(node.arg)
         for key in keys:
             if isinstance(key, str):
                 self._reached(node.node, key, node.lineno)
             elif key is MADE and not all(isinstance(value, dict | tuple) for value in found):
-                self._note("made-name", "a name that is put together when the template runs", node.lineno)
-        return self._each("item", node.lineno, _picked, found, keys)
+                self._made(node.node, [node.arg], found, node.lineno)
+            elif key is ANY and isinstance(node.node, nodes.Const):
+                self._note("made-name", "a name of a constant that is not in the template", node.lineno)
+        return self._each("item", node.lineno, values.picked, found, keys)
 
     def _reached(self, owner: nodes.Node, name: str, line: int) -> None:
         """Judge an attribute or key of some object."""
@@ -159,11 +174,37 @@ class Expressions:
         elif isinstance(owner, nodes.Name) and owner.name in _GLOBALS and owner.name not in self._names:
             self._note("global", f"reaches for {owner.name}.{name}", line)
 
+    def _made(self, owner: nodes.Node | None, given: Sequence[nodes.Node], found: list[Any], line: int) -> None:
+        """Judge a name that is put together when the template runs, by whose it is and of what it is made."""
+        constant = any(isinstance(value, str | int | float | tuple | dict) for value in found)
+        helper = isinstance(owner, nodes.Name) and owner.name in _GLOBALS and owner.name not in self._names
+        pieces = {
+            str(item.value).strip("_").lower()
+            for part in given
+            for item in (part, *part.find_all(nodes.Const))
+            if isinstance(item, nodes.Const) and isinstance(item.value, str)
+        }
+        if constant or helper or pieces & _PIECES:
+            self._note("escape", "puts a name together when it runs, and reaches for it where no data has names", line)
+        else:
+            self._note("made-name", "a name that is put together when the template runs", line)
+
+    def _spread(self, node: nodes.Filter | nodes.Call) -> tuple[list[list[Any]], dict[str, list[Any]]]:
+        """What stands behind `*` and `**`: arguments all the same."""
+        more = [self.value(node.dyn_args)] if node.dyn_args is not None else []
+        keyed: dict[str, list[Any]] = {}
+        for value in self.value(node.dyn_kwargs) if node.dyn_kwargs is not None else ():
+            if isinstance(value, dict):
+                keyed |= {str(key): [item] for key, item in value.items()}
+        listed = [[item] for options in more for value in options if isinstance(value, tuple) for item in value]
+        return listed, keyed
+
     def _filter(self, node: nodes.Filter) -> list[Any]:
         subject = self.value(node.node) if node.node is not None else [MADE]
-        parts = [self.value(argument) for argument in node.args]
-        named = {str(item.key): self.value(item.value) for item in node.kwargs}
-        self._names_in(node, parts, named)
+        listed, keyed = self._spread(node)
+        parts = [*(self.value(argument) for argument in node.args), *listed]
+        named = {**{str(item.key): self.value(item.value) for item in node.kwargs}, **keyed}
+        self._names_in(node, subject, parts, named)
         self._numbers(node.name, [*parts, *named.values()], node.lineno)
         if node.name == "format":
             self._formats(subject, node.lineno)
@@ -173,7 +214,9 @@ class Expressions:
 
         return self._each(node.name, node.lineno, compute, subject, *parts)
 
-    def _names_in(self, node: nodes.Filter, parts: list[list[Any]], named: dict[str, list[Any]]) -> None:
+    def _names_in(
+        self, node: nodes.Filter, subject: list[Any], parts: list[list[Any]], named: dict[str, list[Any]]
+    ) -> None:
         """Arguments of filters that name attributes."""
         if node.name not in _ATTRIBUTE_FILTERS:
             return
@@ -183,19 +226,21 @@ class Expressions:
                 for piece in name.split("."):
                     self._reached(node, piece, node.lineno)
             elif name is MADE and node.name != "join":
-                self._note("made-name", "a name that is put together when the template runs", node.lineno)
+                self._made(node.node, node.args, subject if node.name == "attr" else [ANY], node.lineno)
         if node.name == "attr":
+            known = any(isinstance(name, str) for options in asked for name in options)
+            if not known and any(isinstance(value, str | tuple | dict) for value in subject):
+                self._note("escape", "reaches into a constant by a name that is not in the template", node.lineno)
             self._note("attr", "uses the filter attr, which takes names as text", node.lineno)
 
     def _call(self, node: nodes.Call) -> list[Any]:
         target = node.node
         if isinstance(target, nodes.Name) and target.name in self._macros:
             return [self._call_macro(target.name, node)]
-        parts = [self.value(argument) for argument in node.args]
-        named = {item.key: self.value(item.value) for item in node.kwargs}
-        for more in (node.dyn_args, node.dyn_kwargs):
-            if more is not None:
-                self.value(more)
+        listed, keyed = self._spread(node)
+        parts = [*(self.value(argument) for argument in node.args), *listed]
+        named = {**{item.key: self.value(item.value) for item in node.kwargs}, **keyed}
+        self._power(target)
         if isinstance(target, nodes.Getattr):
             return self._method(node, target, parts, bool(named or node.dyn_args or node.dyn_kwargs))
         found = self.value(target)
@@ -203,6 +248,16 @@ class Expressions:
             return self._global(target.name, parts, named, node)
         self._numbers("call", [*parts, *named.values()], node.lineno)
         return [MADE if MADE in found else _given([*parts, *named.values()])]
+
+    def _power(self, target: nodes.Expr) -> None:
+        """Judge a call of what some servers hand to templates, and no chat template asks for: `os.system`, `eval`."""
+        first: nodes.Node = target
+        while isinstance(first, nodes.Getattr | nodes.Getitem | nodes.Call):
+            first = first.node
+        if not isinstance(first, nodes.Name) or first.name in self._names or first.name in self._macros:
+            return
+        if first.name in _POWERS or (first.name in _MODULES and isinstance(target, nodes.Getattr | nodes.Getitem)):
+            self._note("power", f"calls {first.name}", target.lineno)
 
     def _method(self, node: nodes.Call, target: nodes.Getattr, parts: list[list[Any]], named: bool) -> list[Any]:
         self._reached(target.node, target.attr, node.lineno)
@@ -216,11 +271,12 @@ class Expressions:
 
         return self._each(target.attr, node.lineno, compute, subject, *parts)
 
-    def _formats(self, subject: list[Any], line: int) -> None:
+    def _formats(self, subject: list[Any], line: int, *, made: bool = True) -> None:
+        """Judge format strings; `made`: one that cannot be told is told as such."""
         for form in subject:
             if isinstance(form, str) and (field := values.dunder_in_format(form)):
                 self._note("escape", f"reaches for {field} by a format string", line)
-            elif form is MADE:
+            elif form is MADE and made:
                 self._note("made-name", "a format string that is put together when the template runs", line)
 
     def _global(self, name: str, parts: list[list[Any]], named: dict[str, list[Any]], node: nodes.Call) -> list[Any]:
@@ -230,6 +286,9 @@ class Expressions:
             first = _single(parts[0]) if parts else {}
             if isinstance(first, dict):
                 return [{**first, **{str(key): _single(options) for key, options in named.items()}}]
+        numbers = [item for options in (*parts, *named.values()) for item in options if isinstance(item, int)]
+        if name == "lipsum" and max(numbers, default=0) > _PARAGRAPHS:
+            self._note("size", f"lipsum with the number {min(max(numbers), 1 << 60):.3g}", node.lineno)
         self._numbers(name, [*parts, *named.values()], node.lineno)
         return [_given([*parts, *named.values()])]
 
@@ -275,34 +334,6 @@ def _single(found: list[Any]) -> Any:
     if len(found) == 1:
         return found[0]
     return MADE if any(value is MADE or isinstance(value, str | tuple | dict) for value in found) else ANY
-
-
-def _concatenated(_name: str, left: Any, right: Any) -> Any:
-    if left is ANY or right is ANY or left is MADE or right is MADE:
-        return MADE
-    return values.binary("Add", str(left), str(right))
-
-
-def _sliced(_name: str, value: Any, start: Any, stop: Any, step: Any) -> Any:
-    if value is MADE:
-        return MADE
-    if not isinstance(value, str | tuple) or any(part is ANY or part is MADE for part in (start, stop, step)):
-        return MADE if isinstance(value, str | tuple) else ANY
-    try:
-        return value[start:stop:step]
-    except (TypeError, ValueError):
-        return ANY
-
-
-def _picked(_name: str, value: Any, key: Any) -> Any:
-    if value is MADE:
-        return MADE
-    if isinstance(value, str | tuple) and (key is ANY or key is MADE):
-        return MADE if isinstance(value, str) or any(isinstance(item, str) for item in value) else ANY
-    try:
-        return value[key] if isinstance(value, str | tuple | dict) else ANY
-    except (TypeError, ValueError, LookupError):
-        return ANY
 
 
 def few(found: list[Any]) -> list[Any]:

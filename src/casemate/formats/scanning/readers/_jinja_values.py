@@ -7,6 +7,7 @@ attribute of a template's choosing, and no result is longer than `LONGEST`.
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -14,8 +15,8 @@ from typing import Any, Final
 from casemate.formats.scanning.readers._plain import words
 
 __all__ = [
-    "ANY", "LONGEST", "MADE", "TooLarge", "attribute_of", "binary", "dunder_in_format", "filtered", "names_dunder",
-    "width_of",
+    "ANY", "LONGEST", "MADE", "TooLarge", "attribute_of", "binary", "concatenated", "dunder_in_format", "filtered",
+    "names_dunder", "picked", "sliced", "width_of",
 ]  # fmt: skip
 
 
@@ -33,6 +34,7 @@ ANY: Final = _Unknown("ANY")
 MADE: Final = _Unknown("MADE")
 LONGEST: Final = 200_000
 _HUGE = 10_000_000
+_REACHING: Final = re.compile(r"[.\[](?:_\w|(?:gi|cr|ag|f|func|tb|co)_\w+|mro\b|popen\b|Popen\b|system\b)")
 _BITS = 256
 
 
@@ -135,13 +137,22 @@ def width_of(form: str) -> float:
     return most
 
 
-def dunder_in_format(form: str) -> str:
-    """The field of a format string that reaches into an object's private names; empty for none."""
+def dunder_in_format(form: str, depth: int = 0) -> str:
+    """The field of a format string that reaches into an object's internals; empty for none.
+
+    Fields can stand in the width of another field, and those before a fault are looked up all the same.
+    """
+    if "{" not in form or not _REACHING.search(form):
+        return ""
     try:
-        fields = [field or "" for _, field, _, _ in string.Formatter().parse(form)]
+        for _, field, spec, _ in string.Formatter().parse(form):
+            if field and _REACHING.search(field):
+                return field
+            if spec and depth < 3 and (found := dunder_in_format(spec, depth + 1)):
+                return found
     except ValueError:
         return ""
-    return next((field for field in fields if "._" in field or "[_" in field), "")
+    return ""
 
 
 def _joined(value: Any, glue: Any = "", attribute: Any = None) -> Any:
@@ -310,3 +321,34 @@ def attribute_of(value: Any, name: str, arguments: Sequence[Any], *, named: bool
         return _METHODS[name](value, *arguments)
     except (TypeError, ValueError, IndexError, AttributeError, OverflowError, KeyError):
         return MADE
+
+
+def concatenated(_name: str, left: Any, right: Any) -> Any:
+    """`left ~ right`; raises `TooLarge`."""
+    if left is ANY or right is ANY or left is MADE or right is MADE:
+        return MADE
+    return binary("Add", str(left), str(right))
+
+
+def sliced(_name: str, value: Any, start: Any, stop: Any, step: Any) -> Any:
+    """`value[start:stop:step]`."""
+    if value is MADE:
+        return MADE
+    if not isinstance(value, str | tuple) or any(part is ANY or part is MADE for part in (start, stop, step)):
+        return MADE if isinstance(value, str | tuple) else ANY
+    try:
+        return value[start:stop:step]
+    except (TypeError, ValueError):
+        return ANY
+
+
+def picked(_name: str, value: Any, key: Any) -> Any:
+    """`value[key]`, looked up in constants only."""
+    if value is MADE:
+        return MADE
+    if isinstance(value, str | tuple) and (key is ANY or key is MADE):
+        return MADE if isinstance(value, str) or any(isinstance(item, str) for item in value) else ANY
+    try:
+        return value[key] if isinstance(value, str | tuple | dict) else ANY
+    except (TypeError, ValueError, LookupError):
+        return ANY

@@ -7,15 +7,20 @@ import re
 import stat
 import tempfile
 import zlib
+from collections.abc import Callable
 from typing import IO, Protocol, Self
 
 from casemate.formats.scanning.desk import Desk
 
-__all__ = ["Decoder", "Heap", "Inflater", "climbs", "leaves", "pour", "special"]
+__all__ = ["Decoder", "Heap", "Inflater", "Links", "climbs", "leaves", "pour", "special"]
 
 _STEP = 1 << 18  # bytes that one call may unpack before they are charged
 _FEED = 1 << 16
+_SIP = 1 << 10  # bytes: less than any reader of streams takes at a time
+_CUT = "the stream is cut short"
 _HELD = 1 << 25  # bytes kept in memory; what is longer goes to an unlinked file
+_FOLLOWED = 64  # links after each other: systems follow forty
+_PARTS = 10_000  # of a path on the way
 _DRIVE = re.compile(r"[A-Za-z]:")
 _KINDS = {
     stat.S_IFCHR: "a character device",
@@ -47,6 +52,57 @@ def leaves(name: str, target: str, *, hard: bool = False) -> str:
         if depth < 0:
             return "climbs out with .."
     return ""
+
+
+class Links:
+    """The symbolic links of an archive, as they are unpacked one after the other: where a path leads through them."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, ...], str] = {}
+
+    def add(self, name: str, target: str) -> str:
+        """Take in a link; why its target leaves the folder, empty where it does not."""
+        folder, _, last = name.replace("\\", "/").rstrip("/").rpartition("/")
+        base = self._followed(folder, ())
+        if base is None:
+            return "lies behind links that climb out"
+        end = self._followed(target, base)
+        self._known[(*base, last)] = target
+        return "climbs out through other links" if end is None else ""
+
+    def behind(self, name: str) -> str:
+        """Why a member must not be unpacked where its name says, as links lead there; empty where none does."""
+        folder = name.replace("\\", "/").rstrip("/").rpartition("/")[0]
+        if not self._known or not folder:
+            return ""
+        found = self._followed(folder, ())
+        if found is None:
+            return "leads out of the folder through links"
+        return "lies behind a link" if found != _plain_parts(folder) else ""
+
+    def _followed(self, path: str, base: tuple[str, ...]) -> tuple[str, ...] | None:
+        """The parts of a path from `base`, with links followed; `None` where it leaves the top, or never ends."""
+        at, todo, left = list(base), list(reversed(path.replace("\\", "/").split("/"))), _FOLLOWED
+        while todo:
+            part = todo.pop()
+            if part == "..":
+                if not at:
+                    return None
+                at.pop()
+            elif part not in ("", "."):
+                target = self._known.get((*at, part))
+                if target is None:
+                    at.append(part)
+                    continue
+                todo += reversed(target.replace("\\", "/").split("/"))
+                left -= 1
+                if not left or len(todo) > _PARTS:
+                    return None
+        return tuple(at)
+
+
+def _plain_parts(path: str) -> tuple[str, ...]:
+    return tuple(part for part in path.split("/") if part not in ("", "."))
 
 
 def special(mode: int) -> str:
@@ -135,21 +191,37 @@ class Heap:
         return memoryview(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def pour(decoder: Decoder, data: bytes | memoryview, at: int, desk: Desk, heap: Heap) -> tuple[int, str]:
+def pour(make: Callable[[], Decoder], data: bytes | memoryview, at: int, desk: Desk, heap: Heap) -> tuple[int, str]:
     """Unpack one stream that begins at byte `at` into `heap`: the byte after it, and what is wrong with it.
 
     Raises `LimitReached` for a bomb, with at most one step of it unpacked too much.
     """
+    begun = heap.size
+    end, fault = _poured(make(), data, (at, 0), (_FEED, _STEP), (desk, heap))
+    if fault not in ("", _CUT):
+        # Who takes a few bytes at a time gets more before the fault than who takes many: pickles run that far.
+        _poured(make(), data, (at, heap.size - begun), (_SIP, _SIP), (desk, heap))
+    return end, fault
+
+
+def _poured(
+    decoder: Decoder, data: bytes | memoryview, start: tuple[int, int], steps: tuple[int, int], into: tuple[Desk, Heap]
+) -> tuple[int, str]:
+    """Unpack from byte `start[0]` what follows the first `start[1]` bytes; `steps`: bytes in and out at a time."""
+    (at, known), (most, step), (desk, heap) = start, steps, into
     try:
         while not decoder.eof:
-            feed = bytes(data[at : at + _FEED]) if decoder.needs_input else b""
+            feed = bytes(data[at : at + most]) if decoder.needs_input else b""
             at += len(feed)
-            out = decoder.decompress(feed, _STEP)
-            desk.meter.expand(len(out))
+            out = decoder.decompress(feed, step)
             desk.meter.tick()
+            ended = not out and not feed and not decoder.eof
+            skipped = min(known, len(out))
+            known, out = known - skipped, out[skipped:]
+            desk.meter.expand(len(out))
             heap.add(out)
-            if not out and not feed and not decoder.eof:
-                return at, "the stream is cut short"
+            if ended:
+                return at, _CUT
     except (zlib.error, OSError, ValueError, EOFError, ArithmeticError) as error:
         return at, f"the stream is damaged ({error})"
     except Exception as error:

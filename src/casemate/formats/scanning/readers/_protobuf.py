@@ -140,7 +140,7 @@ class Peek:
         whole = not start and end == self.size
         if whole and self._top is not None:
             return self._top
-        found = self._outline(start, end)
+        found = {} if whole and _is_none(self.data, end) else self._outline(start, end)
         if whole:
             self._top = found
         return found
@@ -188,6 +188,33 @@ def peek_of(source: Source) -> Peek:
     if source.outline is None:
         source.outline = Peek(source)
     return cast(Peek, source.outline)
+
+
+def _is_none(data: Data, end: int) -> bool:
+    """Whether one of the first three fields is none: so it is in most files of other formats, and quickly seen."""
+    at = 0
+    for _ in range(3):
+        if end - at < 12:  # a tag and a number, at most
+            return False
+        tag = data[at]
+        at += 1
+        if tag > 127:
+            if data[at] > 127:
+                return False
+            tag += (data[at] << 7) - 128
+            at += 1
+        wire = tag & 7
+        if tag < 8 or (wire > BYTES and wire != _GROUP and wire not in _FIXED):
+            return True
+        if wire != VARINT:
+            return False
+        last = at + 9
+        while data[at] > 127:
+            if at == last:
+                return True
+            at += 1
+        at += 1
+    return False
 
 
 class _SpentError(Exception):  # enough fields were looked at

@@ -22,7 +22,11 @@ _ROWS: Final[dict[Kind, str]] = {
     "pty.spawn commands popen2 runpy builtins.eval builtins.exec builtins.execfile code.interact "
     "code.InteractiveInterpreter code.InteractiveConsole codeop timeit.timeit timeit.repeat pexpect sh plumbum "
     "fabric invoke paramiko asyncio.create_subprocess_shell asyncio.create_subprocess_exec IPython.shell.system "
-    "IPython.shell.getoutput IPython.shell.run_cell types.FunctionType types.CodeType distutils.spawn.spawn",
+    "IPython.shell.getoutput IPython.shell.run_cell IPython.start_ipython _posixsubprocess cProfile.run "
+    "cProfile.runctx profile.run profile.runctx pdb.run pdb.runeval pdb.runcall bdb.Bdb doctest.debug_script "
+    "numpy.testing.runstring numpy.testing._private.utils.runstring numpy.f2py.compile "
+    "torch.jit.unsupported_tensor_ops.execWrapper multiprocessing.util.spawnv_passfds "
+    "types.FunctionType types.CodeType distutils.spawn.spawn",
     "net": "socket.socket socket.create_connection socket.create_server urllib.request urllib2 urllib.urlopen "
     "http.client http.server httplib httplib2 requests httpx aiohttp urllib3 ftplib smtplib telnetlib poplib "
     "imaplib nntplib xmlrpc socketserver websocket websockets asyncio.open_connection asyncio.start_server "

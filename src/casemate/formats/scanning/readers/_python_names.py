@@ -19,6 +19,7 @@ _BUILTINS: Final = words(
     "breakpoint get_ipython input "
     "bytes bytearray"
 )
+_FINDERS: Final = words("pydoc.locate pkgutil.resolve_name operator.attrgetter operator.methodcaller")
 _DECODE: Final[dict[str, Callable[[Any], bytes]]] = {
     "b64decode": base64.b64decode,
     "urlsafe_b64decode": base64.urlsafe_b64decode,
@@ -235,6 +236,8 @@ class Names:
         if function == "builtins.getattr" and len(node.args) >= 2:
             owner, name = self.dotted(node.args[0], depth + 1), constant(node.args[1])
             return f"{owner}.{name if isinstance(name, str) else '<name>'}" if owner else ""
+        if function in _FINDERS or function.startswith("<attr:") or _is_lookup(node.func):
+            return self._found(node, function, first, depth)
         if function in ("builtins.globals", "builtins.locals"):
             return "<globals>"
         if function.endswith(".get_ipython"):
@@ -242,3 +245,21 @@ class Names:
         if function == "builtins.vars" and node.args:
             return f"<vars:{self.dotted(node.args[0], depth + 1)}>"
         return ""
+
+    def _found(self, node: ast.Call, function: str, first: object, depth: int) -> str:
+        """What is found by a dotted name, or of an object by the name of its attribute."""
+        if function in ("pydoc.locate", "pkgutil.resolve_name"):
+            return first.replace(":", ".") if isinstance(first, str) else "<import>"
+        if function in _FINDERS:
+            return f"<attr:{first}>" if isinstance(first, str) else ""
+        if function.startswith("<attr:"):
+            owner = self.dotted(node.args[0], depth + 1) if node.args else ""
+            return f"{owner}.{function[6:-1]}" if owner else ""
+        name = constant(node.args[-1]) if node.args else None
+        subject = node.args[0] if len(node.args) > 1 else getattr(node.func, "value", node.func)
+        owner = self.dotted(subject, depth + 1)
+        return f"{owner}.{name if isinstance(name, str) else '<name>'}" if owner else ""
+
+
+def _is_lookup(function: ast.expr) -> bool:
+    return isinstance(function, ast.Attribute) and function.attr == "__getattribute__"

@@ -24,7 +24,7 @@ _FORMS = (  # a marker that a plain search finds fast, what it is, and its whole
     ("AIza", "an API key of Google", r"\bAIza[0-9A-Za-z_\-]{35}(?![0-9A-Za-z_\-])"),
     ("ya29.", "an OAuth token of Google", r"\bya29\.[0-9A-Za-z_\-]{40,}"),
     ("GOCSPX-", "an OAuth secret of Google", r"\bGOCSPX-[0-9A-Za-z_\-]{28}(?![0-9A-Za-z_\-])"),
-    ("hf_", "a token of Hugging Face", r"\bhf_[A-Za-z]{34}\b"),
+    ("hf_", "a token of Hugging Face", r"\bhf_[A-Za-z0-9]{34}\b"),
     (
         "sk-", "an API key of OpenAI or Anthropic",
         r"\bsk-(?:proj-|ant-[a-z0-9]+-|svcacct-)?(?=[A-Za-z_\-]{0,200}[0-9])[A-Za-z0-9_\-]{40,}",

@@ -17,7 +17,7 @@ from casemate.formats.scanning.readers._paths import leaves_folder
 from casemate.formats.scanning.readers._protobuf import BYTES, VARINT, Field, fields_of, text_at
 from casemate.formats.scanning.readers._signs import MALICIOUS, SUSPICIOUS, noted, shown
 from casemate.formats.scanning.readers._tensorflow_rules import BY_ATTRIBUTE, SAVERS, TABLES, rule_of
-from casemate.formats.scanning.signs import Level, Sign
+from casemate.formats.scanning.signs import Level, Sign, Used
 from casemate.formats.scanning.source import Source
 
 __all__ = ["Graph", "graph_signs"]
@@ -175,6 +175,7 @@ class _Rules:
     firsts: dict[tuple[str, str], tuple[Level, str, str, int]] = field(default_factory=dict)
     savers: list[tuple[str, _Node]] = field(default_factory=list)
     tables: list[tuple[str, _Node]] = field(default_factory=list)
+    ops: set[str] = field(default_factory=set)
 
     def note(self, op: str, detail: str, verdict: tuple[Level, str], place: tuple[str, int]) -> None:
         """Count one node for a sign."""
@@ -199,6 +200,8 @@ def graph_signs(graph: Graph, saver: frozenset[str], assets: frozenset[str]) -> 
         _filling(rules)
     except (Damaged, LimitReached) as error:
         fault = error
+    member = "!/".join(graph.source.path)
+    graph.desk.used |= dict.fromkeys(Used(member, "tensorflow", op[:200], called=True) for op in sorted(rules.ops))
     yield from _told(rules)
     if fault is not None:
         raise fault
@@ -217,6 +220,8 @@ def _told(rules: _Rules) -> Iterator[Sign]:
 def _ruled(rules: _Rules, scope: str, node: _Node) -> None:
     graph = rules.graph
     for op in node.ops:
+        if len(rules.ops) < _KINDS and op not in graph.nodes:  # functions have other names after each export
+            rules.ops.add(op)
         if op in SAVERS:
             rules.savers.append((scope, node))
             _bounded(rules.savers, node)

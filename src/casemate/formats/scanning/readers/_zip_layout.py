@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from casemate.formats.scanning.desk import Desk
 from casemate.formats.scanning.limits import LimitReached
@@ -24,7 +24,10 @@ _FULL, _FULL16 = 0xFFFFFFFF, 0xFFFF
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A member as the directory tells it: `at` is the byte of its local header, `mode` its Unix mode or 0."""
+    """A member as the directory tells it: `at` is the byte of its local header, `mode` its Unix mode or 0.
+
+    `more`: first byte and length of its extra fields in the directory, and the length of its comment after them.
+    """
 
     name: bytes
     flags: int
@@ -34,11 +37,12 @@ class Entry:
     size: int
     at: int
     mode: int
+    more: tuple[int, int, int] = field(default=(0, 0, 0), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """A member as the header before it tells it: its bytes begin at `data_at`."""
+    """A member as the header before it tells it: its bytes begin at `data_at`, `extra` bytes of fields before it."""
 
     name: bytes
     flags: int
@@ -48,6 +52,7 @@ class Local:
     size: int
     at: int
     data_at: int
+    extra: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +141,7 @@ def entries_of(source: Source, directory: Directory, desk: Desk) -> tuple[list[E
             Entry(
                 bytes(data[at + size : at + size + name]), flags, method, crc, packed, full,
                 where + directory.shift, outer >> 16 if system in (3, 19) or outer >> 16 else 0,
+                (at + size + name, extra, note),
             )
         )  # fmt: skip
         at += size + name + extra + note
@@ -168,4 +174,4 @@ def local_at(source: Source, at: int) -> Local | None:
     _, _, flags, method, _, _, crc, packed, full, name, extra = _LOCAL_FORM.unpack(head)
     begin = at + _LOCAL_FORM.size
     full, packed = _widened(source.read(begin + name, extra), full, packed)
-    return Local(source.read(begin, name), flags, method, crc, packed, full, at, begin + name + extra)
+    return Local(source.read(begin, name), flags, method, crc, packed, full, at, begin + name + extra, extra)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 from casemate.formats.scanning.desk import Damaged, Desk, Reader, begins
 from casemate.formats.scanning.readers._plain import decoded
@@ -18,7 +19,7 @@ from casemate.formats.scanning.readers._ubjson import Lies, texts_of
 from casemate.formats.scanning.signs import Sign
 from casemate.formats.scanning.source import Source
 
-__all__ = ["READERS"]
+__all__ = ["READERS", "tree_signs"]
 
 _MEND = "save the model anew from where it was trained"
 
@@ -133,6 +134,27 @@ def _trees(cursor: _Bytes, desk: Desk) -> None:
         if leaf > 1:
             cursor.skip(4 * cursor.number("<Q"))
     cursor.skip(4 * count)
+
+
+def tree_signs(source: Source, document: Any, desk: Desk) -> Iterator[Sign]:
+    """Signs of the trees of a model of XGBoost's in JSON that was parsed; none for any other JSON."""
+    for number, tree in enumerate(_listed(document, "learner", "gradient_booster", "model", "trees")):
+        desk.meter.tick()
+        for name in ("left_children", "right_children"):
+            children = tree.get(name) if isinstance(tree, dict) else None
+            if not isinstance(children, list) or all(
+                type(child) is int and -1 <= child < len(children) for child in children
+            ):
+                continue
+            why = "the library follows the numbers outside the tree, and reads memory that is not its own"
+            what = f"the tree {number} with {name} outside the tree"
+            yield noted(source, SUSPICIOUS, "xgboost/tree", what, why=why, mend=_MEND, at=0)
+
+
+def _listed(value: Any, *keys: str) -> list[Any]:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, list) else []
 
 
 # ------------------------------------------------------------------------------------------------------------- LightGBM

@@ -17,6 +17,7 @@ from casemate.formats.scanning.readers import keras
 from casemate.formats.scanning.readers._few import few
 from casemate.formats.scanning.readers._hdf5_data import OUT_WHY, Entity, Scan, data_signs, hidden
 from casemate.formats.scanning.readers._hdf5_file import Cursor, Message, hdf5_of, messages_of, superblock_at
+from casemate.formats.scanning.readers._hdf5_kinds import kind_of
 from casemate.formats.scanning.readers._signs import MALICIOUS, SUSPICIOUS, UNREADABLE, noted, shown
 from casemate.formats.scanning.signs import Sign
 from casemate.formats.scanning.source import Source
@@ -132,7 +133,7 @@ def _describing(scan: Scan, one: Entity, message: Message, cursor: Cursor) -> It
     if message.kind == _SPACE:
         one.space = objects.space_of(scan.file, cursor)
     elif message.kind == _TYPE:
-        one.kind = objects.kind_of(cursor)
+        one.kind = kind_of(cursor)
     elif message.kind == _LAYOUT:
         one.layout = message
     elif message.kind == _FILTERS:
@@ -181,7 +182,7 @@ def _attribute(scan: Scan, one: Entity, found: objects.Attribute) -> Iterator[Si
         elif found.name in _CONFIGS and data.strip(b"\0 \n") not in (b"", b"null", b"{}"):
             raise Damaged(f"expected JSON of a Keras model in {shown(label)}, got {shown(data[:40])}", at)
         else:
-            yield from hidden(scan, label, data)
+            yield from hidden(scan, label, data, found.kind)
 
 
 def _filtered(scan: Scan, one: Entity, cursor: Cursor) -> Iterator[Sign]:

@@ -6,6 +6,7 @@ Whoever loads the tokenizer renders the template for every message, llama.cpp's 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -23,13 +24,17 @@ from casemate.formats.scanning.source import Source
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["READERS", "template_signs"]
+__all__ = ["READERS", "embedded_signs", "hints", "template_signs"]
 
 _LONGEST = 1 << 19  # characters: the longest chat templates known have 60,000
 _TOLD = 10_000  # findings of one rule
 _ENDS = (".jinja", ".jinja2", ".j2")
 _MEND = "do not render it; take the template from the model's first publisher"
 _BEGIN = re.compile(r"\{[%{#]")
+_ESCAPE = re.compile(
+    r"\{[{%][^{}]{0,400}?(__(?:class|globals|subclasses|builtins|mro|base|bases|init|import|getattribute|dict)__|\bpopen\b)"
+)
+_HINT = re.compile(r"__\w+__|\|\s*attr\b|\\x5f|\\u005f|\b(?:lipsum|cycler|joiner|popen|mro|gi_frame|self)\b|\.format\b")
 _WHY = {
     "escape": (MALICIOUS, "it leads from a harmless value to Python's internals, and from there to any command"),
     "private": (
@@ -39,6 +44,7 @@ _WHY = {
     "global": (SUSPICIOUS, "the helpers that Jinja gives to every template are the usual way out of it"),
     "attr": (SUSPICIOUS, "a name that is given as text is how scanners of templates are passed"),
     "made-name": (SUSPICIOUS, "what it reaches for cannot be told before it runs, and no chat template needs that"),
+    "power": (MALICIOUS, "where a server hands Python's modules or functions to templates, that runs them"),
     "import": (MALICIOUS, "another template, which nobody has looked at, is run with it"),
     "loop": (MALICIOUS, "rendering it takes so long that the server no longer answers"),
     "long-range": (SUSPICIOUS, "no chat template needs so many turns, and Jinja's sandbox refuses them"),
@@ -53,7 +59,28 @@ def template_signs(source: Source, text: str, desk: Desk, *, chat: bool = True) 
     except Damaged as error:
         why = "what could not be parsed could not be judged"
         yield noted(source, UNREADABLE, "jinja/damaged", str(error), why=why, mend=_MEND, at=error.offset)
+        if found := _ESCAPE.search(text):  # another dialect may read on
+            level, why = _WHY["escape"]
+            what = f"the template, which cannot be parsed, reaches for {shown(found[1])}"
+            yield noted(source, level, "jinja/escape", what, why=why, mend=_MEND, at=found.start(1))
     yield from secrets_in(source, text)
+
+
+def hints(text: str) -> bool:
+    """Whether a text may be a template that leads out of itself; quick."""
+    return bool(_BEGIN.search(text) and _HINT.search(text))
+
+
+def embedded_signs(source: Source, text: str, desk: Desk, *, rendered: bool) -> Iterator[Sign]:
+    """Signs of what may be a template, in a field that is not known to be one: only of what leads out of it.
+
+    `rendered`: the field's name says that it is a template; what another field does is for a user to review.
+    """
+    if not hints(text):
+        return
+    for sign in template_signs(source, text, desk, chat=False):
+        if sign.rule in ("jinja/escape", "jinja/power"):
+            yield sign if rendered else dataclasses.replace(sign, level=SUSPICIOUS)
 
 
 def _judged(source: Source, text: str, desk: Desk, chat: bool) -> Iterator[Sign]:

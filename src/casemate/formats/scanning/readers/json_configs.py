@@ -9,10 +9,12 @@ from typing import Any
 
 from casemate.formats.scanning.desk import Damaged, Desk, Reader
 from casemate.formats.scanning.readers._configs import setting_signs
+from casemate.formats.scanning.readers._few import few
 from casemate.formats.scanning.readers._json import parsed_json
 from casemate.formats.scanning.readers._plain import decoded, starts
 from casemate.formats.scanning.readers._secrets import secrets_in
 from casemate.formats.scanning.readers._signs import MALICIOUS, noted
+from casemate.formats.scanning.readers.booster_files import tree_signs
 from casemate.formats.scanning.readers.notebooks import is_notebook, notebook_signs
 from casemate.formats.scanning.signs import Sign
 from casemate.formats.scanning.source import Source
@@ -39,7 +41,8 @@ def _read(source: Source, desk: Desk) -> Iterator[Sign]:
         for document in _documents(text, desk):
             if is_notebook(document):
                 yield from notebook_signs(source, document, desk)
-            yield from setting_signs(source, document, desk)
+            yield from few(setting_signs(source, document, desk))
+            yield from few(tree_signs(source, document, desk))
     except Damaged as error:
         if "levels" in str(error):
             yield noted(

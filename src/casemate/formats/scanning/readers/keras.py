@@ -27,10 +27,12 @@ from casemate.formats.scanning.source import Source
 
 __all__ = ["READERS", "config_signs", "looks_like_config"]
 
+_HOMES: Final = ("module", "fn_module", "function_module", "output_shape_module", "mask_module")
 _KERAS: Final = re.compile(
     r"(?:tensorflow\.(?:python\.)?|tf_)?keras(?:\.api|\.src|\._tf_keras\.keras|\.engine)*(?:\.(?P<part>\w+)(?:\.\w+)*)?"
 )
 _APPLICATIONS: Final = frozenset(f"{keras}.applications.convnext" for keras in ("keras", "keras.src"))
+_ROOTS: Final = frozenset({"keras", "tf_keras", "tensorflow", "keras_hub", "keras_nlp", "keras_cv"})
 _PARTS_TEXT: Final = (
     "layers models engine initializers regularizers constraints activations losses metrics optimizers dtype_policies "
     "quantizers ops random mixed_precision backend trainers feature_column legacy distillation preprocessing "
@@ -44,14 +46,29 @@ _VALUES_TEXT: Final = (
 _VALUES: Final = frozenset(_VALUES_TEXT.split())
 _CODE_WHY: Final = "it is Python bytecode, which loading turns into a function and running the model calls"
 _FOREIGN: Final = {  # layers that load or run what Keras itself does not describe
-    "TFSMLayer": "it loads the SavedModel at a path, whose graph nobody has looked at",
+    "TFSMLayer": "it loads the SavedModel at a path and runs its graph, in safe mode too before 3.13.2 (CVE-2026-1462)",
     "TorchModuleWrapper": "it unpickles a torch module out of the config",
     "JaxLayer": "it calls Python functions that the config refers to",
     "FlaxLayer": "it calls Python functions that the config refers to",
 }
+_DANGERS: Final = {  # Keras' own names that do more than a model needs, as classes or as functions
+    "turns off the refusal to load code (CVE-2025-9906)": "enable_unsafe_deserialization SafeModeScope",
+    "turns bytes into code": "func_load TorchModuleWrapper LambdaCallback",
+    "loads files or addresses that the config names": "get_file load_model load_weights load_img load_data TFSMLayer "
+    "image_dataset_from_directory text_dataset_from_directory audio_dataset_from_directory model_from_json "
+    "image_from_path count_loc",
+    "writes files": "extract_archive save_model save_img save_weights plot_model model_to_dot export_savedmodel "
+    "export_onnx BackupAndRestore ModelCheckpoint CSVLogger TensorBoard",
+    "sends data to an address": "RemoteMonitor",
+    "changes the process that loads it": "set_global_attribute LazyModule register_keras_serializable",
+}
+_DANGER_OF: Final = {name: why for why, names in _DANGERS.items() for name in names.split()}
+_CLASSES_MADE: Final = frozenset(
+    ["RaggedTensor", "SparseTensor", "sparse.SparseTensor", "TensorShape", "IndexedSlices", "Tensor"]
+)
 _FILES_TEXT: Final = (
     "vocabulary filepath file_path path origin fname file filename cache_dir vocabulary_file weights_path log_dir url "
-    "model_path saved_model_path asset_path vocab_file merges"
+    "model_path saved_model_path asset_path vocab_file merges weights idf_weights"
 )
 _FILES: Final = frozenset(_FILES_TEXT.split())
 _SIZES_TEXT: Final = (
@@ -186,8 +203,9 @@ class _Walk:
         elif name == "__typespec__":
             yield from self._named(node, str(node.get("spec_name")), calls=True)
         elif last in _FOREIGN:
+            level = MALICIOUS if last == "TFSMLayer" else SUSPICIOUS
             what = f"the layer {shown(name)}"
-            yield self.sign(SUSPICIOUS, "keras/foreign-layer", what, _FOREIGN[last], f"keras.layers.{last}")
+            yield self.sign(level, "keras/foreign-layer", what, _FOREIGN[last], f"keras.layers.{last}")
         else:
             yield from self._symbol(last, config)
             yield from self._named(node, name, calls=True)
@@ -205,9 +223,9 @@ class _Walk:
             if isinstance(value, list) or config.get(f"{key}_type") == "lambda":
                 what = f"a Lambda layer with code as its {key}"
                 yield self.sign(MALICIOUS, "keras/lambda", what, _CODE_WHY, "keras.layers.Lambda")
-            elif isinstance(value, str) and value not in FUNCTIONS:
-                module = config.get("module")
-                yield from self._named({"module": module}, value, calls=True)
+            elif isinstance(value, str):
+                for module in {config.get(place) for place in _HOMES if isinstance(config.get(place), str)} or {""}:
+                    yield from self._named({"module": module}, value, calls=True)
 
     def _named(
         self, node: dict[str, Any], name: str, *, calls: bool, known: frozenset[str] = frozenset()
@@ -223,6 +241,8 @@ class _Walk:
         if not custom and ((name in known and _family(text)) or _is_known(text, name)):
             return
         danger = danger_of(text, name) if text else ""
+        if not danger and (not text or text.partition(".")[0] in _ROOTS):
+            danger = _DANGER_OF.get(name, "")
         if danger:
             why = f"loading the model imports and calls it, and it {danger}"
             yield self.sign(MALICIOUS, "keras/dangerous-name", f"a reference to {shown(full)}", why, full[:200])
@@ -243,6 +263,11 @@ class _Walk:
             elif not _SYMBOL.fullmatch(symbol):
                 why = "it is not among the functions that only compute"
                 yield self.sign(SUSPICIOUS, "keras/custom", f"a call of tf.{shown(symbol)}", why, f"tf.{symbol}")
+        made = config.get("cls_symbol", config.get("cls_ref"))
+        if last == "ClassMethod" and isinstance(made, str) and made.removeprefix("tf.") not in _CLASSES_MADE:
+            why = "a method of it is called with arguments out of the config"
+            level = MALICIOUS if _GADGETS.fullmatch(made.removeprefix("tf.")) else SUSPICIOUS
+            yield self.sign(level, "keras/dangerous-name", f"the class tf.{shown(made)}", why, f"tf.{made}")
         if last == "TensorFlowOpLayer" and ops is not None:
             found = [ops.get("op")] if isinstance(ops, dict) else _OP.findall(str(ops))
             for op in found:
@@ -272,7 +297,7 @@ class _Walk:
     def text(self, value: str) -> Iterator[Sign]:
         """Signs of what lies packed in a long text."""
         data = b""
-        if value[0] == "\x80":
+        if value[0] == "\x80" or value.startswith("PK\3\4"):
             data = value.encode("latin-1", "ignore")
         elif _PACKED.fullmatch(value):
             try:

@@ -6,6 +6,7 @@ numpy loads the pickle with `allow_pickle=True`, as joblib and older numpy do by
 from __future__ import annotations
 
 import ast
+import itertools
 import math
 import re
 import struct
@@ -23,8 +24,11 @@ __all__ = ["READERS", "Header", "header_of", "plain_size"]
 _MAGIC = b"\x93NUMPY"
 _LONGEST = 1 << 16  # bytes of a header; numpy itself stops at 10,000 characters
 _SCALAR = re.compile(r"[<>=|]?([a-zA-Z?])(\d*)(?:\[[\w/ ]*\])?")
+_LONG = re.compile(r"(?<=\d)L(?=[,)])")  # how Python 2 wrote long sizes
 _UNITS = {"U": 4, "a": 1, "S": 1, "V": 1}
 _KINDS = "?bBiufcmMSUVa"
+_PICKLE = re.compile(rb"\n(?=\x80[\x01-\x05]|c[A-Za-z_][\w.]*\n|\()")  # what follows a header
+_TRIED = 16
 _LARGEST = 1 << 62  # bytes: what no machine holds
 
 
@@ -79,7 +83,7 @@ def header_of(head: bytes) -> Header:
 
 def _literal(text: str) -> dict[str, Any]:
     try:
-        told = ast.literal_eval(text.strip("\0 \n"))
+        told = ast.literal_eval(_LONG.sub("", text.strip("\0 \n")))
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError) as error:
         raise Damaged(f"expected a dict as numpy writes it, got {shown(text[:60])}", 10) from error
     if not isinstance(told, dict) or set(told) != {"descr", "fortran_order", "shape"}:
@@ -131,7 +135,12 @@ def _scalar(text: str) -> tuple[int, bool]:
 
 
 def _read(source: Source, desk: Desk) -> Iterator[Sign]:
-    header = header_of(source.read(0, _LONGEST + 12))
+    try:
+        header = header_of(source.read(0, _LONGEST + 12))
+    except Damaged:  # numpy takes more ways to write a type than it writes, and unpickles what is one of objects
+        for found in itertools.islice(_PICKLE.finditer(source.read(0, _LONGEST << 1)), _TRIED):
+            yield from desk.look(source.part(f"objects at {found.end()}", found.end(), inert=True))
+        raise
     rest = source.size - header.start
     if header.objects:
         yield from desk.look(source.part("objects", header.start))

@@ -15,6 +15,7 @@ from typing import Final
 
 from casemate.formats.scanning.desk import Damaged, Desk, Reader
 from casemate.formats.scanning.readers._few import few
+from casemate.formats.scanning.readers._onnx_ops import OPERATORS
 from casemate.formats.scanning.readers._paths import leaves_folder
 from casemate.formats.scanning.readers._protobuf import (
     BYTES,
@@ -28,7 +29,7 @@ from casemate.formats.scanning.readers._protobuf import (
     text_at,
 )
 from casemate.formats.scanning.readers._signs import MALICIOUS, SUSPICIOUS, UNKNOWN, noted, shown
-from casemate.formats.scanning.signs import Level, Sign
+from casemate.formats.scanning.signs import Level, Sign, Used
 from casemate.formats.scanning.source import Source
 
 __all__ = ["READERS"]
@@ -42,6 +43,10 @@ _DOMAINS: Final = frozenset(_DOMAINS_TEXT.split(" "))
 _PYTHON: Final = re.compile(
     r"(?i)py(?:thon)?_?(?:op|func|call|function)(?:grad)?|(?:numpy|eager)_?function|exec|eval|triton_?op"
 )
+_COMPILED: Final = {
+    "EPContext": "it holds or names a compiled program for one device, which nothing here reads",
+    "ATen": "it calls whatever operator of torch a text names",
+}
 _TENSOR: Final = frozenset({(1, 0), (1, 2), (2, 0), *((number, 2) for number in range(4, 14)), (14, 0)})  # its fields
 _DATA_TYPES: Final = 40  # numbers in use, with room
 _ELEMENTS: Final = 1 << 40
@@ -57,6 +62,7 @@ _TYPES: Final = {
     13: "U64", 14: "C64", 16: "BF16",
 }  # fmt: skip
 _NOTE_MOST: Final = 1 << 20
+_KEYS: Final = frozenset({"location", "offset", "length", "checksum", "basepath"})
 _OUT_WHY: Final = "loading the model reads that file, and what it holds becomes part of the model and of its outputs"
 _MEND: Final = "save the model again with its data inside, or beside it under a plain name"
 
@@ -73,6 +79,7 @@ _INSIDE: Final = {
     ("tensor", 16): "note",
 }  # fmt: skip
 _TEXTS: Final = {"model": (4, 6), "graph": (10,), "function": (8,), "node": (6,), "tensor": (12,), "note": (1, 2)}
+_MODEL: Final = frozenset({*range(1, 9), 14, 20, 25, 26})  # its fields
 _HOLDING: Final = frozenset(kind for kind, _ in _INSIDE)
 
 
@@ -102,6 +109,8 @@ def _kind(source: Source) -> str:
     if told is not None:
         return told
     top = peek.outline(0, source.size)
+    if not top:
+        return peek.decided("onnx", "")
     return peek.decided("onnx", "model" if _is_model(peek, top) else "tensor" if _is_tensor(top, source.size) else "")
 
 
@@ -176,10 +185,20 @@ def _message(scan: _Scan, kind: str, start: int, end: int) -> Iterator[Sign]:
     """Signs of one message, without those that lie in it."""
     if kind in _RULES:
         yield from _RULES[kind](scan, start, end)
+    if kind == "model":
+        yield from _unknown(scan, start, end)
     if kind in _TEXTS:
         for found in fields_of(scan.source.data, start, end, scan.desk.meter):
             if found.wire == BYTES and found.number in _TEXTS[kind]:
                 yield from _scripted(scan, text_at(scan.source.data, found, _NOTE_MOST), found.at)
+
+
+def _unknown(scan: _Scan, start: int, end: int) -> Iterator[Sign]:
+    """What lies in fields that no version of a model has, which readers skip."""
+    for found in fields_of(scan.source.data, start, end, scan.desk.meter):
+        if found.wire == BYTES and found.number not in _MODEL:
+            name = f"field {found.number} at {found.at}"
+            yield from scan.desk.look(scan.source.part(name, found.start, found.end - found.start, inert=True))
 
 
 def _node(scan: _Scan, start: int, end: int) -> Iterator[Sign]:
@@ -218,13 +237,15 @@ def _operators(scan: _Scan) -> Iterator[Sign]:
         yield scan.sign(SUSPICIOUS, "onnx/custom-operator", f"{_KINDS} operators of different names", why, 0)
     for domain, op, at in scan.calls:
         full = f"{domain}:{op}" if domain else op
+        member, home = "!/".join(scan.source.path), domain or "ai.onnx"
+        scan.desk.used[Used(member, home[:200], op[:200], called=True)] = None
         if _PYTHON.fullmatch(op) and (domain, op) not in scan.own:
             why = "running the model calls Python"
             yield scan.sign(MALICIOUS, "onnx/python", f"the operator {shown(full)}", why, at)
-        elif op == "EPContext":
-            why = "it holds or names a compiled program for one device, which nothing here reads"
+        elif op in _COMPILED and domain == "com.microsoft":
+            why = _COMPILED[op]
             yield scan.sign(SUSPICIOUS, "onnx/compiled", f"the operator {shown(full)}", why, at)
-        elif domain not in _DOMAINS and (domain, op) not in scan.own:
+        elif (domain not in _DOMAINS or op not in OPERATORS.get(domain, {op})) and (domain, op) not in scan.own:
             why = "a native library of somebody's own implements it: running the model needs that library loaded"
             yield scan.sign(SUSPICIOUS, "onnx/custom-operator", f"the operator {shown(full)}", why, at)
 
@@ -296,6 +317,12 @@ def _external(scan: _Scan, told: list[tuple[str, str]], at: int, elements: int) 
         elif not location:
             what = "a tensor whose data lies in a file without name"
             yield scan.sign(SUSPICIOUS, "onnx/external-data", what, _OUT_WHY, at)
+    for key, _ in told:
+        if key not in _KEYS and not key.startswith("prepacked"):
+            level = MALICIOUS if key.startswith("__") else SUSPICIOUS
+            what = f"a tensor whose data has the key {shown(key)}, which no version of ONNX knows"
+            why = "onnx before 1.21 sets it on an object of its own, whatever that has under the name (CVE-2026-34445)"
+            yield scan.sign(level, "onnx/external-key", what, why, at)
     for key, value in told:
         if key in ("offset", "length") and not _plausible(key, value, elements):
             what = f"a tensor of {elements} elements whose data has the {key} {shown(value)}"

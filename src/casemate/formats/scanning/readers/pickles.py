@@ -25,6 +25,7 @@ _TORCH_MAGIC: Final = 0x1950A86A20F9469CFC6C
 _NAME: Final = re.compile(r"[A-Za-z_][\w.]*", re.ASCII)
 _IMPORTS: Final = re.compile(rb"c[A-Za-z_][\w.]*\n")
 _STEP: Final = 1 << 20
+_ZIPPED: Final = (b"PK\3\4", b"PK\5\6", b"PK\7\x08")
 _MANY: Final = 1 << 18
 _LOADED: Final = (
     ".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin", ".ckpt", ".dill", ".sav", ".p", ".model", ".mdl",
@@ -42,6 +43,8 @@ def _claims(source: Source) -> bool:
     head = source.head
     if head[:1] == b"\x80":
         return len(head) > 1 and head[1] <= 5
+    if head[:4] in _ZIPPED:  # "P" asks for an object by a text, which no loader of pickles gives
+        return False
     return _tried(source.data, 0, hinted=_hinted(source))
 
 
@@ -56,9 +59,12 @@ class _Found(Exception):  # the trial has seen enough
 
 
 class _Trial:
-    """A judge that only wants to know whether this is a pickle at all."""
+    """A judge that only wants to know whether this is a pickle at all; `named` imports are of what can be a module."""
+
+    named = 0
 
     def imported(self, what: Global) -> None:
+        self.named += all(part.isidentifier() for part in what.module.split("."))
         if ruling_of(what.module, what.name).level is Level.MALICIOUS and _NAME.fullmatch(what.name):
             raise _Found
 
@@ -100,7 +106,8 @@ def _tried(data: bytes | memoryview, at: int, *, all_of_it: bool = True, hinted:
     window = bytes(data[at : at + _TRIED])
     start = made = 0
     while start < len(window) and window[start : start + 1].strip(b"\0\r\n\t "):
-        machine = begun(window, _Trial(), start)
+        trial = _Trial()
+        machine = begun(window, trial, start)
         try:
             machine.run()
         except _Found:
@@ -108,12 +115,12 @@ def _tried(data: bytes | memoryview, at: int, *, all_of_it: bool = True, hinted:
         except Damaged:  # where the window cuts it off that is no fault of the pickle
             return (
                 made > 0
-                or (hinted and machine.imports > 0)
+                or (hinted and trial.named > 0)
                 or (len(window) == _TRIED and machine.at >= _TRIED - 512 and len(machine.stack) > 0)
             )
         if not all_of_it:
             return True
-        made += machine.imports + machine.memo.size + (machine.value is not None and start > 0)
+        made += trial.named + machine.memo.size + (machine.value is not None and start > 0)
         start = machine.at
     rest = window[start:].strip(b"\0\r\n\t ")
     return start > 0 and (made > 0 or not rest)
@@ -272,13 +279,17 @@ def _width(dtype: Any) -> int | None:
     if type(spec) is Global:
         spec = {"float64": "f8", "float32": "f4", "int64": "i8", "bool": "b1", "object": "O8"}.get(spec.name, "")
     if type(spec) is not str:
-        raise Damaged("expected the dtype of a joblib array, got something else", getattr(dtype, "at", None))
+        raise Damaged("expected the dtype of a joblib array, got something else", _at(dtype))
     found = re.fullmatch(r"[<>=|]?([a-zA-Z])(\d*)(?:\[.*\])?", spec, re.DOTALL)
     if not found:
-        raise Damaged(f"expected the dtype of a joblib array, got {spec[:40]!r}", getattr(dtype, "at", None))
+        raise Damaged(f"expected the dtype of a joblib array, got {spec[:40]!r}", _at(dtype))
     if found[1] == "O" or (found[1] == "V" and _has_objects(dtype)):
         return None
     return int(found[2] or {"?": 1}.get(found[1], 1)) * (4 if found[1] == "U" else 1)
+
+
+def _at(value: Any) -> int | None:
+    return value.at if type(value) in (Global, Made) else None
 
 
 def _has_objects(dtype: Any) -> bool:

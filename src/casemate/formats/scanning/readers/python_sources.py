@@ -8,6 +8,7 @@ hidden by an encoding, else as something to review.
 from __future__ import annotations
 
 import ast
+import enum
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,12 +19,13 @@ from casemate.formats.scanning.readers._few import few
 from casemate.formats.scanning.readers._plain import decoded, is_text, line_starts, offset_of, starts
 from casemate.formats.scanning.readers._python_calls import COMMAND, DECODERS, kind_of
 from casemate.formats.scanning.readers._python_names import Names, constant
+from casemate.formats.scanning.readers._python_scopes import Scope, imports_in
 from casemate.formats.scanning.readers._secrets import secrets_in
 from casemate.formats.scanning.readers._signs import MALICIOUS, SUSPICIOUS, noted, shown
 from casemate.formats.scanning.signs import Level, Sign
 from casemate.formats.scanning.source import Source
 
-__all__ = ["READERS", "python_signs"]
+__all__ = ["READERS", "imports_of", "module_signs", "python_signs"]
 
 _ENDS = (".py", ".pyw", ".pyi")
 _BEGIN = re.compile(
@@ -31,9 +33,10 @@ _BEGIN = re.compile(
 )
 _COOKIE: Final = re.compile(rb"[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
 _USUAL: Final = re.compile(
-    r"(?:utf-?8(?:-sig)?|us-ascii|ascii|latin-?\d*|iso-?8859-?\d*|cp\d+|windows-\d+|gb\d+|gbk|big5|shift-jis|euc-\w+|koi8-\w)"
+    r"(?!cp(?:037|273|424|500|875|1026|1140)$)(?:utf-?8(?:-sig)?|us-ascii|ascii|latin-?\d*|iso-?8859-?\d*|cp\d+|windows-\d+|gb\d+|gbk|big5|shift-jis|euc-\w+|koi8-\w)"
     r"(?:-(?:unix|dos|mac))?"
 )
+_LINE: Final = re.compile(rb"(?:^|\n)import[ \t]")
 _TOKEN: Final = re.compile(r"\w+|[^\w\s]")
 _TOKENS: Final = 200_000  # in a large source file there are 70,000
 _LONGEST: Final = 1 << 19  # characters: a syntax tree takes up to 700 times as much
@@ -47,6 +50,16 @@ _WHY: Final = {
     "debug": "it reaches into the running interpreter",
 }
 _NOW: Final = frozenset({"runs", "net", "native", "installs"})  # kinds that importing a model's code never needs
+_LOADED: Final = frozenset({"runs", "installs"})  # that making the model never needs
+_COMPUTES: Final = frozenset({"builtins.eval", "types.FunctionType", "types.CodeType", "timeit.timeit"})
+_OPENS: Final = frozenset({"builtins.open", "io.open", "os.open", "codecs.open", "pathlib.Path", "shutil.copy"})
+_PLACES: Final = re.compile(
+    r"(?:^|[/~])\.ssh/|authorized_keys|(?:^|/)\.(?:bashrc|bash_profile|zshrc|profile|netrc|git-credentials|pypirc)$"
+    r"|^/etc/(?:passwd|shadow|cron|sudoers|ld\.so\.preload|rc\.local|init\.d|systemd|profile)|\.aws/credentials"
+    r"|\.config/(?:autostart|systemd)|^/proc/self/(?:mem|environ)|\\Start Menu\\|CurrentVersion\\Run|\.kube/config"
+    r"|^/var/spool/cron|/(?:site|user)customize\.py$|^/root/"
+)
+_ROOTS: Final = re.compile(r"[/~]|/(?:home|root|etc|usr|var|boot|bin|lib)/?|~/\*?|[A-Za-z]:[\\/]?")
 _POWERS: Final = frozenset(
     {"os", "posix", "nt", "subprocess", "builtins", "importlib", "ctypes", "pty", "runpy", "socket"}
 )
@@ -55,72 +68,31 @@ _HIDES: Final = "it is how code hides what it calls"
 _MEND: Final = "read that code before you load the model; better take weights without code"
 
 
-class _Scope:
-    """Which statements run when the module is imported."""
+class _When(enum.IntEnum):
+    """When a statement runs."""
 
-    def __init__(self, tree: ast.Module, nodes: Sequence[ast.AST]) -> None:
-        self._functions: dict[str, list[ast.AST]] = {}
-        for node in nodes:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                self._functions.setdefault(node.name, []).append(node)
-        self.now: set[int] = set()
-        self._reached: set[str] = set()
-        self._mark(tree.body)
-
-    def _mark(self, body: list[ast.stmt]) -> None:
-        todo: list[ast.AST] = list(body)
-        while todo:
-            node = todo.pop()
-            if isinstance(node, ast.If) and _is_main(node.test):
-                todo += node.orelse
-                continue
-            self.now.add(id(node))
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                todo += [*node.decorator_list, *node.args.defaults, *(item for item in node.args.kw_defaults if item)]
-                continue
-            if isinstance(node, ast.Lambda):
-                continue
-            if isinstance(node, ast.Call):
-                todo += self._called(node)
-            todo += ast.iter_child_nodes(node)
-
-    def _called(self, node: ast.Call) -> list[ast.AST]:
-        """The bodies of this module's own functions that a call at import reaches."""
-        name = (
-            node.func.id
-            if isinstance(node.func, ast.Name)
-            else node.func.attr
-            if isinstance(node.func, ast.Attribute)
-            else ""
-        )
-        inner: list[ast.AST] = [node.func.body] if isinstance(node.func, ast.Lambda) else []
-        if not name or name in self._reached:
-            return inner
-        self._reached.add(name)
-        for found in self._functions.get(name, []):
-            if isinstance(found, ast.ClassDef):
-                made = [
-                    item for item in found.body if getattr(item, "name", "") in ("__init__", "__new__", "__post_init__")
-                ]
-                inner += [line for item in made for line in getattr(item, "body", [])]
-            else:
-                inner += getattr(found, "body", [])
-        return inner
+    USED = 0
+    LOADED = 1
+    IMPORTED = 2
 
 
-def _is_main(test: ast.expr) -> bool:
-    return isinstance(test, ast.Compare) and isinstance(test.left, ast.Name) and test.left.id == "__name__"
+_TELLS: Final = {
+    _When.USED: "when it is used", _When.LOADED: "when the model is loaded", _When.IMPORTED: "when it is imported",
+}  # fmt: skip
 
 
-def python_signs(source: Source, text: str, desk: Desk, *, imported: bool = True) -> Iterator[Sign]:
+def python_signs(
+    source: Source, text: str, desk: Desk, *, imported: bool = True, entries: Sequence[str] = ()
+) -> Iterator[Sign]:
     """Signs of Python source; `imported`: loading a model may import it (cells of a notebook run when a user says so).
 
+    `entries`: its classes and functions that a loader is known to make or call.
     Raises `Damaged` where it is no Python.
     """
     tree = _parsed(text, desk)
     nodes = list(ast.walk(tree))
     desk.meter.tick()
-    names, scope, lines = Names(nodes), _Scope(tree, nodes), line_starts(text)
+    names, scope, lines = Names(nodes), Scope(tree, nodes, entries), line_starts(text)
     told: set[tuple[str, str, Level]] = set()
     for leak in _leaks(nodes, names, desk):
         at, what = lines[min(leak.lineno, len(lines)) - 1], f"hands on the module {shown(leak.id)}"
@@ -130,7 +102,8 @@ def python_signs(source: Source, text: str, desk: Desk, *, imported: bool = True
         if count % 1024 == 0:
             desk.meter.tick()
         now = imported and id(node) in scope.now
-        for level, rule, what, why in _judged(node, names, now, id(node) in callees):
+        when = _When.IMPORTED if now else _When.LOADED if id(node) in scope.loaded else _When.USED
+        for level, rule, what, why in _judged(node, names, when, id(node) in callees):
             if (rule, what, level) not in told:
                 told.add((rule, what, level))
                 at = lines[min(getattr(node, "lineno", 1), len(lines)) - 1]
@@ -174,12 +147,12 @@ def _parsed(text: str, desk: Desk) -> ast.Module:
 _Found = tuple[Level, str, str, str]
 
 
-def _judged(node: ast.AST, names: Names, now: bool, called: bool) -> Iterator[_Found]:
+def _judged(node: ast.AST, names: Names, when: _When, called: bool) -> Iterator[_Found]:
     if isinstance(node, ast.Call):
-        yield from _call(node, names, now)
-        yield from _reference(node, names, now, called)
+        yield from _call(node, names, when)
+        yield from _reference(node, names, when, called)
     elif isinstance(node, ast.Attribute | ast.Name | ast.Subscript) and isinstance(node.ctx, ast.Load):
-        yield from _reference(node, names, now, called)
+        yield from _reference(node, names, when, called)
     elif isinstance(node, ast.Constant) and isinstance(node.value, str) and not _is_prose(node.value):
         yield from _command(node.value)
 
@@ -202,8 +175,8 @@ def _is_internal(node: ast.Attribute) -> bool:
     return node.attr in ("__globals__", "__builtins__") or (node.attr == "__subclasses__" and chained)
 
 
-def _reference(node: ast.AST, names: Names, now: bool, called: bool) -> Iterator[_Found]:
-    dotted = names.dotted(node)
+def _reference(node: ast.AST, names: Names, when: _When, called: bool) -> Iterator[_Found]:
+    dotted, now = names.dotted(node), when is _When.IMPORTED
     if isinstance(node, ast.Attribute) and not dotted and _is_internal(node):
         yield MALICIOUS if now else SUSPICIOUS, "internals", f"reaches for {node.attr}", _HIDES
     owner, _, _ = dotted.partition(".<name>")
@@ -216,16 +189,12 @@ def _reference(node: ast.AST, names: Names, now: bool, called: bool) -> Iterator
     elif (kind := kind_of(dotted)) and "." in dotted:
         last = dotted.rpartition(".")[2]
         harmful = now and kind in _NOW and (called or (kind == "runs" and last.islower()))
-        when = "when it is imported" if now else "when it is used"
-        yield (
-            MALICIOUS if harmful else SUSPICIOUS,
-            kind,
-            f"{shown(dotted.removeprefix('builtins.'))} {when}",
-            _WHY[kind],
-        )
+        harmful = harmful or (when is _When.LOADED and kind in _LOADED and called and dotted not in _COMPUTES)
+        what = f"{shown(dotted.removeprefix('builtins.'))} {_TELLS[when]}"
+        yield MALICIOUS if harmful else SUSPICIOUS, kind, what, _WHY[kind]
 
 
-def _call(node: ast.Call, names: Names, now: bool) -> Iterator[_Found]:
+def _call(node: ast.Call, names: Names, when: _When) -> Iterator[_Found]:
     dotted = names.dotted(node.func)
     runs = dotted in ("builtins.exec", "builtins.eval", "builtins.compile", "types.FunctionType", "builtins.__import__")
     if runs or kind_of(dotted) == "runs":
@@ -233,8 +202,25 @@ def _call(node: ast.Call, names: Names, now: bool) -> Iterator[_Found]:
         if hidden:
             what = f"{shown(dotted.removeprefix('builtins.'))} of what {hidden} gives"
             yield MALICIOUS, "hidden-code", what, "nobody hides code that does no harm"
-    yield from _import_of(node, dotted, now)
+    yield from _import_of(node, dotted, when is _When.IMPORTED)
     yield from _options(node, dotted)
+    yield from _place(node, dotted, when)
+
+
+def _place(node: ast.Call, dotted: str, when: _When) -> Iterator[_Found]:
+    """A file of the user's or the system's that a call is given by its name."""
+    given = [constant(item) for item in node.args[:2]]
+    place = next((item for item in given if isinstance(item, str) and _PLACES.search(item)), "")
+    if place and not _is_prose(place) and (dotted in _OPENS or isinstance(node.func, ast.Attribute)):
+        level = MALICIOUS if when is not _When.USED and dotted in _OPENS else SUSPICIOUS
+        yield (
+            level,
+            "place",
+            f"{shown(place)} {_TELLS[when]}",
+            "it holds secrets, or is run, on the machine of its user",
+        )
+    if dotted == "shutil.rmtree" and isinstance(given[:1] and given[0], str) and _ROOTS.fullmatch(str(given[0])):
+        yield MALICIOUS, "wipes", f"shutil.rmtree of {shown(str(given[0]))} {_TELLS[when]}", _WHY["deletes"]
 
 
 def _decoders(node: ast.AST, names: Names) -> Iterator[str]:
@@ -275,9 +261,11 @@ def _options(node: ast.Call, dotted: str) -> Iterator[_Found]:
         )
 
 
-def _claims(source: Source) -> bool:
-    if source.name.endswith(_ENDS):
-        return is_text(source)
+def _is_named(source: Source) -> bool:
+    return source.name.endswith(_ENDS) and is_text(source)
+
+
+def _begins(source: Source) -> bool:
     return source.head[:1] in b"#fi" and bool(_BEGIN.match(starts(source)))
 
 
@@ -291,15 +279,44 @@ def _encoded(source: Source) -> Iterator[Sign]:
             yield noted(source, MALICIOUS, "python/encoding", what, why=why, mend=_MEND, at=0)
 
 
-def _read(source: Source, desk: Desk) -> Iterator[Sign]:
+def module_signs(source: Source, desk: Desk, entries: Sequence[str] = ()) -> Iterator[Sign]:
+    """Signs of a file of Python, of which `entries` are made or called by a loader.
+
+    Raises `Damaged` where it cannot be read, and is meant to be Python.
+    """
     yield from _encoded(source)
     text = decoded(source, desk)
     yield from secrets_in(source, text)
+    if source.name in ("sitecustomize.py", "usercustomize.py"):
+        why = "every Python that finds it on its path runs it at its start"
+        yield noted(source, SUSPICIOUS, "python/site", source.name, why=why, mend="take it away", at=0)
     try:
-        yield from few(python_signs(source, text, desk))
+        yield from few(python_signs(source, text, desk, entries=entries))
     except Damaged:
         if source.name.endswith(_ENDS) or text.startswith("#!"):
             raise  # any other text may begin like Python
 
 
-READERS = (Reader("python", _claims, _read, last=True, rank=0),)
+def imports_of(source: Source, desk: Desk) -> list[tuple[int, str, tuple[str, ...]]]:
+    """The level (dots), module and names of each import; a module that is imported whole has no names.
+
+    Raises `Damaged` where it is no Python.
+    """
+    return imports_in(_parsed(decoded(source, desk), desk))
+
+
+def _is_paths(source: Source) -> bool:
+    return source.name.endswith(".pth") and bool(_LINE.search(source.head)) and is_text(source)
+
+
+def _read_paths(source: Source, desk: Desk) -> Iterator[Sign]:
+    """A list of paths for site-packages, whose lines that begin with `import` Python runs at its start."""
+    lines = [line for line in decoded(source, desk).splitlines() if line.startswith(("import ", "import\t"))]
+    yield from few(python_signs(source, "\n".join(lines), desk))
+
+
+READERS = (
+    Reader("python", _is_named, module_signs),
+    Reader("python", _begins, module_signs, last=True, rank=0),
+    Reader("python-paths", _is_paths, _read_paths),
+)

@@ -97,17 +97,12 @@ def _type(source: Source, loader: str, module: str, name: str) -> Iterator[Sign]
     if module == "numpy.dtypes" or (loader == "FunctionNode" and module in _MATHS and not danger_of(module, name)):
         return
     known = ruling(module, name)
-    if known.level is Level.CLEAN:
+    if known.level is Level.CLEAN and module != "builtins":
         return
-    if known.level is MALICIOUS:
-        yield _sign(
-            source,
-            MALICIOUS,
-            "dangerous-name",
-            f"{shown(dotted)} by {shown(loader)}",
-            f"it {known.why}",
-            subject=dotted,
-        )
+    if known.level is MALICIOUS or dotted in ("builtins.getattr", "builtins.hasattr", "builtins.vars"):
+        why = f"it {known.why or 'reaches anything by its name'}"
+        what = f"{shown(dotted)} by {shown(loader)}"
+        yield _sign(source, MALICIOUS, "dangerous-name", what, why, subject=dotted)
     else:
         why = "loading imports it and runs its code, once the user trusts it"
         yield _sign(source, SUSPICIOUS, "unknown-name", f"{shown(dotted)} by {shown(loader)}", why, subject=dotted)
@@ -138,6 +133,17 @@ def _method(source: Source, node: dict[str, Any]) -> Iterator[Sign]:
     yield _sign(source, level, "method", what, "it is fetched by its name and kept to be called")
 
 
+def _function(source: Source, node: dict[str, Any]) -> Iterator[Sign]:
+    """The function that older versions fetch, whatever the node says of itself."""
+    content = node.get("content")
+    if isinstance(content, dict) and isinstance(content.get("function"), str):
+        module, name = str(content.get("module_path", "")), content["function"]
+        if (module, name) != (node["__module__"], node["__class__"]):
+            what = f"FunctionNode says {shown(str(node['__class__']))} and fetches {shown(f'{module}.{name}')}"
+            yield _sign(source, SUSPICIOUS, "function", what, "the check and the fetch are of two things")
+        yield from _type(source, "FunctionNode", module, name)
+
+
 def _generator(source: Source, node: dict[str, Any]) -> Iterator[Sign]:
     for _, item in every(node.get("content"), lambda: None):
         if isinstance(item, dict) and "bit_generator" in item and isinstance(item["bit_generator"], dict):
@@ -162,6 +168,7 @@ def _sign(source: Source, level: Level, rule: str, what: str, why: str, *, subje
 _SPECIAL: Final[dict[str, Callable[[Source, dict[str, Any]], Iterator[Sign]]]] = {
     "OperatorFuncNode": _operator,
     "MethodNode": _method,
+    "FunctionNode": _function,
     "RandomGeneratorNode": _generator,
     "NdArrayNode": _file,
     "BytesNode": _file,

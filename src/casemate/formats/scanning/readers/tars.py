@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from casemate.formats.scanning.desk import Damaged, Desk, Reader
 from casemate.formats.scanning.readers import _torch_tars
-from casemate.formats.scanning.readers._members import climbs, leaves
+from casemate.formats.scanning.readers._members import Links, climbs, leaves
 from casemate.formats.scanning.readers._signs import MALICIOUS, SUSPICIOUS, noted, shown
 from casemate.formats.scanning.signs import Sign
 from casemate.formats.scanning.source import Source
@@ -21,6 +21,9 @@ _RECORD = re.compile(rb"(\d{1,10}) ([^=]{1,1000})=")
 _DEVICES = {b"3": "a character device", b"4": "a block device", b"6": "a pipe"}
 _LINKS = {b"1": "hard", b"2": "symbolic"}
 _NEXT = (b"x", b"g", b"X", b"L", b"K")
+_NAMING = ("path", "linkpath", "GNU.sparse.name", "size")
+_RIVALS = 100
+_LONGEST = 1 << 20  # bytes about one member: what is split into the parts of a path takes fifty times as much
 _WIDE = 8**11  # bytes: sizes from here do not fit the header, and are told elsewhere
 
 
@@ -41,6 +44,19 @@ class _Told:
 
     once: dict[str, str] = field(default_factory=dict)
     always: dict[str, str] = field(default_factory=dict)
+    rivals: list[str] = field(default_factory=list)
+
+    def tell(self, key: str, value: str, *, always: bool = False) -> None:
+        """Take in one thing; a second that differs is kept too, for tools do not agree on which of them counts."""
+        known = self.always if always else self.once
+        if key in _NAMING and known.get(key, value) != value and len(self.rivals) < _RIVALS:
+            self.rivals.append(known[key])
+        known[key] = value
+
+    def forget(self) -> None:
+        """The next member has come."""
+        self.once = {}
+        self.rivals = []
 
     def get(self, *keys: str) -> str | None:
         """The first that is told."""
@@ -55,9 +71,11 @@ def is_tar(source: Source) -> bool:
 
 def _sums(head: bytes) -> bool:
     """Whether a block's checksum is that of a header, as unsigned or, in old tools, signed bytes."""
-    told = _octal(head[148:156])
+    told = _octal(head[148:156]) if head[148] < 128 else None
+    if told is None:
+        return False
     rest = head[:148] + b" " * 8 + head[156:]
-    return told is not None and told in (sum(rest), sum(rest) - 256 * sum(byte > 127 for byte in rest))
+    return told in (sum(rest), sum(rest) - 256 * sum(byte > 127 for byte in rest))
 
 
 def _octal(data: bytes) -> int | None:
@@ -99,7 +117,7 @@ def _header(source: Source, at: int) -> _Header | None:
 
 
 def _read(source: Source, desk: Desk) -> Iterator[Sign]:
-    at, told, names = 0, _Told(), set[str]()
+    at, told, names, links = 0, _Told(), set[str](), Links()
     broken: Damaged | None = None
     while True:
         desk.meter.tick()
@@ -108,14 +126,14 @@ def _read(source: Source, desk: Desk) -> Iterator[Sign]:
             if header is None:
                 break
             if header.kind in _NEXT:
-                at = _about_next(source, desk, header, told)
+                at = _about_next(source, header, told)
                 continue
             yield from _twice(source, header, told, names)
-            at = yield from _one(source, desk, header, told)
+            at = yield from _one(source, desk, header, told, links)
         except Damaged as error:  # where one tool stops another goes on
             broken = broken or error
             at = yield from _resumed(source, desk, at)
-        told.once = {}
+        told.forget()
     yield from _after(source, desk, at)
     if broken is not None:
         raise broken
@@ -161,31 +179,33 @@ def _sign(source: Source, rule: str, what: str, why: str, at: int) -> Sign:
     )
 
 
-def _about_next(source: Source, desk: Desk, header: _Header, told: _Told) -> int:
+def _about_next(source: Source, header: _Header, told: _Told) -> int:
     """Take in a header that tells of the next member; returns the byte after it."""
     start, size = header.at + _BLOCK, header.size
-    if size > min(source.size - start, desk.limits.text):
-        raise Damaged(f"expected {size} bytes about the next member, got {source.size - start}", start)
+    if size > min(source.size - start, _LONGEST):
+        raise Damaged(
+            f"expected at most {min(source.size - start, _LONGEST)} bytes about the next member, got {size}", start
+        )
     data = source.read(start, size)
     if header.kind in (b"L", b"K"):
-        told.once["path" if header.kind == b"L" else "linkpath"] = _text(data)
+        told.tell("path" if header.kind == b"L" else "linkpath", _text(data))
     else:
-        (told.always if header.kind == b"g" else told.once).update(_records(data, start))
+        for key, value in _records(data, start):
+            told.tell(key, value, always=header.kind == b"g")
     return start + _padded(size)
 
 
-def _records(data: bytes, start: int) -> dict[str, str]:
+def _records(data: bytes, start: int) -> list[tuple[str, str]]:
     """The records of an extended header, each of which tells its own length."""
-    found, at = {}, 0
+    found, at = [], 0
     while at < len(data) and data[at]:
         match = _RECORD.match(data, at)
         length = int(match[1]) if match else 0
         if match is None or at + length > len(data) or match.end() >= at + length:
             raise Damaged("expected a record of an extended header", start + at)
         key = match[2].decode("utf-8", "replace")
-        found[key] = (
-            data[match.end() : at + length - 1].decode("utf-8", "surrogateescape").encode("utf-8", "replace").decode()
-        )
+        value = data[match.end() : at + length - 1].decode("utf-8", "surrogateescape")
+        found.append((key, value.encode("utf-8", "replace").decode()))
         at += length
     return found
 
@@ -194,20 +214,24 @@ def _padded(size: int) -> int:
     return -(-size // _BLOCK) * _BLOCK
 
 
-def _one(source: Source, desk: Desk, header: _Header, told: _Told) -> Generator[Sign, None, int]:
+def _one(source: Source, desk: Desk, header: _Header, told: _Told, links: Links) -> Generator[Sign, None, int]:
     """One member; returns the byte after it."""
     name = told.get("GNU.sparse.name", "path") or header.name
-    yield from _named(source, header, name)
-    if name != header.name and climbs(header.name):
-        yield from _named(source, header, header.name)
+    yield from _names(source, header, told, name)
+    yield from _behind(source, header, name, links)
     start = header.at + _BLOCK
     folder = header.kind == b"5" or (
         header.kind == b"\0" and name.endswith("/")
     )  # the second is how old tools wrote it
     if header.kind in _LINKS or header.kind in _DEVICES or folder:
-        yield from _no_file(source, header, name, told.get("linkpath") or header.target)
+        yield from _no_file(source, header, name, told.get("linkpath") or header.target, links)
         return start
     start += _sparse(source, header)
+    if header.kind == b"S" or told.get("GNU.sparse.major", "GNU.sparse.map", "GNU.sparse.numblocks") is not None:
+        what = f"{shown(name)} is stored with holes"
+        yield _sign(source, "tar/sparse", what, "what it is put together to is not what lies here in one piece", start)
+        if told.get("GNU.sparse.major"):
+            yield from desk.look(source.part(f"{name} after its map", start + _BLOCK, header.size, inert=True))
     size = header.size
     if (wide := told.get("size")) is not None:
         if not wide.isdecimal() or len(wide) > 20:
@@ -243,12 +267,33 @@ def _named(source: Source, header: _Header, name: str) -> Iterator[Sign]:
         yield noted(source, MALICIOUS, "tar/path", what, why=why, mend="do not unpack it", at=header.at)
 
 
-def _no_file(source: Source, header: _Header, name: str, target: str) -> Iterator[Sign]:
+def _names(source: Source, header: _Header, told: _Told, name: str) -> Iterator[Sign]:
+    """Every name that is told of a member: its own, and those that other tools take."""
+    yield from _named(source, header, name)
+    for rival in dict.fromkeys([*told.rivals, *([header.name] if climbs(header.name) else [])]):
+        if rival != name:
+            yield from _named(source, header, rival)
+    if told.rivals:
+        what = f"{shown(name)} of which the headers before it tell two different things, {shown(told.rivals[0])} too"
+        yield _sign(source, "tar/two-names", what, "some tools take the first and others the last", header.at)
+
+
+def _behind(source: Source, header: _Header, name: str, links: Links) -> Iterator[Sign]:
+    if reason := links.behind(name):
+        what, why = f"a member that {reason}: {shown(name)}", "whoever unpacks it writes where an earlier link leads"
+        level = MALICIOUS if "out of" in reason else SUSPICIOUS
+        yield noted(source, level, "tar/path", what, why=why, mend="do not unpack it", at=header.at)
+
+
+def _no_file(source: Source, header: _Header, name: str, target: str, links: Links) -> Iterator[Sign]:
     """Links, devices and folders, which have no content."""
     if header.kind in _DEVICES:
         what, why = f"{shown(name)} is {_DEVICES[header.kind]}", "no model needs a device"
         yield noted(source, MALICIOUS, "tar/device", what, why=why, mend="do not unpack it", at=header.at)
-    if header.kind in _LINKS and (reason := leaves(name, target, hard=header.kind == b"1")):
+    reason = leaves(name, target, hard=header.kind == b"1") if header.kind in _LINKS else ""
+    if header.kind == b"2":
+        reason = reason or links.add(name, target)
+    if reason:
         what = f"{shown(name)} is a {_LINKS[header.kind]} link to {shown(target)}, which {reason}"
         why = "whoever unpacks it and then reads or writes there reaches files outside the folder"
         yield noted(source, MALICIOUS, "tar/link", what, why=why, mend="do not unpack it", at=header.at)

@@ -20,7 +20,7 @@ from casemate.formats.scanning.readers._signs import MALICIOUS, SUSPICIOUS, note
 from casemate.formats.scanning.readers._tensorflow_graph import Graph, graph_signs
 from casemate.formats.scanning.readers._tensorflow_index import index_signs, is_index
 from casemate.formats.scanning.readers._tensorflow_rules import SAVERS, rule_of
-from casemate.formats.scanning.signs import Level, Sign
+from casemate.formats.scanning.signs import Level, Sign, Used
 from casemate.formats.scanning.source import Source
 
 __all__ = ["READERS"]
@@ -42,6 +42,7 @@ _TEXT_OP: Final = re.compile(r"""\bop\s*:((?:\s|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]
 _TOKEN: Final = re.compile(r""""(?:[^"\\\n]|\\.)*+"?|'(?:[^'\\\n]|\\.)*+'?|#[^\n]*""")  # texts, and comments
 _TEXT_FUNCTION: Final = re.compile(r'\bsignature\s*(?::\s*)?\{\s*name\s*:\s*"([^"\\]+)"')
 _VALUE: Final = re.compile(r"""\bstring_val\s*:\s*((?:\s|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')+)""")
+_USED: Final = 10_000
 _BLANKS: Final = b" \t\n\r\f\v#"
 _SHARD: Final = re.compile(r".*\.data-\d{5}-of-\d{5}")
 
@@ -221,6 +222,8 @@ def _read_text(source: Source, desk: Desk) -> Iterator[Sign]:
         desk.meter.tick()
         op = _quoted(found[1])
         level, why = rule_of(op)
+        if op not in functions and len(desk.used) < _USED:
+            desk.used[Used("!/".join(source.path), "tensorflow", op[:200], called=True)] = None
         if op in told or level is Level.CLEAN or (level is not MALICIOUS and op in functions):
             continue
         told.add(op)

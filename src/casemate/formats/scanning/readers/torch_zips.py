@@ -38,7 +38,7 @@ _SCRIPT_FILES = re.compile(
 )
 _SCRIPT_OTHER = re.compile(r"\.\s*(from_file)\b|getattr\s*\([^()]*[\"'](save|from_file|load)[\"']")
 _SCRIPT_ALIAS = re.compile(r"(?<![\w.\"'/])(?:torch|ops)(?![\w\"'/])(?!\s*\.\s*[A-Za-z_])")
-_SCRIPT_OPS = re.compile(r"(?<![\w.])ops\s*\.\s*(\w+)\s*\.\s*(\w+)")
+_SCRIPT_OPS = re.compile(r"(?<![\w.])(?:torch\s*\.\s*)?ops\s*\.\s*(\w+)\s*\.\s*(\w+)")
 _SCRIPT_CLASS = re.compile(r"__torch__\s*\.\s*torch\s*\.\s*classes\s*\.\s*(\w+)")
 _KNOWN_OPS = frozenset({
     "aten", "prim", "prims", "quantized", "quantized_decomposed", "_quantized", "prepacked", "sparse", "mkldnn",
@@ -46,6 +46,16 @@ _KNOWN_OPS = frozenset({
     "inductor", "symm_mem", "_c10d_functional", "tensorexpr", "static_runtime", "xnnpack", "profiler", "rnn", "metal",
     "vulkan", "mtia", "export", "_test",
 })  # fmt: skip
+_REACHING = {
+    "it reads or writes a file that the code names": frozenset({
+        "read_file", "write_file", "decode_file", "read_video_from_file", "probe_video_from_file", "load_audio_file",
+        "save_audio_file", "sox_io_load", "load_library", "load_tensor", "get_info_file", "get_info",
+    }),
+    "it calls Python, or a command, in the process that loads the model": frozenset({
+        "pythonop", "pyop", "system", "popen", "exec", "execve", "eval", "spawn", "fork_exec", "callpython", "shell",
+    }),
+    "it calls functions on other machines": frozenset({"rpc_async", "rpc_sync", "rpc_remote"}),
+}  # fmt: skip
 _FILE_OPS = frozenset({"save", "from_file", "load", "load_library"})
 
 _OPERATORS = frozenset({
@@ -176,7 +186,9 @@ def _read_script(source: Source, desk: Desk) -> Iterator[Sign]:
         yield _seen(source, SUSPICIOUS, ("torchscript/alias", f"{found[0]} used as a value"), why, found.start())
     native = "an operator from a library of its own, whose native code runs"
     for namespace, name in dict.fromkeys(found.groups() for found in _SCRIPT_OPS.finditer(text)):
-        if namespace not in _KNOWN_OPS:
+        if reason := next((why for why, names in _REACHING.items() if name.lower() in names), ""):
+            yield _seen(source, MALICIOUS, ("torchscript/operator", shown(f"ops.{namespace}.{name}")), reason)
+        elif namespace not in _KNOWN_OPS:
             yield _seen(source, SUSPICIOUS, ("torchscript/custom-op", shown(f"ops.{namespace}.{name}")), native)
     for name in dict.fromkeys(found[1] for found in _SCRIPT_CLASS.finditer(text)):
         if name not in _KNOWN_OPS:
@@ -220,7 +232,7 @@ def _target(source: Source, text: str) -> Iterator[Sign]:
         if parts[2] not in _KNOWN_OPS:
             why = "an operator from a library of its own, whose native code runs"
             yield _seen(source, SUSPICIOUS, ("pt2/custom-op", shown(text)), why)
-    elif abused and parts[0] in ("torch", "_operator", "math"):
+    elif parts[0] in _ABUSED or (abused and parts[0] in ("torch", "_operator", "math")):
         yield _seen(source, MALICIOUS, ("pt2/target", f"a graph that calls {shown(text)}"), why)
     elif not (
         _TORCH_TARGET.fullmatch(text)

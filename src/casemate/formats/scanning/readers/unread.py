@@ -16,7 +16,7 @@ _ARCHIVES = {
     b"Rar!\x1a\x07": "RAR",
     b"MSCF\0\0\0\0": "Cabinet",
     b"LZIP\1": "lzip",
-    b"\x1f\x9d": "compress (.Z)",
+    **{bytes((0x1F, 0x9D, how | bits)): "compress (.Z)" for how in (0, 0x80) for bits in range(9, 17)},
     b"xar!\0": "xar",
 }
 _DATA = {
@@ -27,6 +27,7 @@ _DATA = {
     b"%PDF-": "PDF",
     b"PARE": "encrypted Parquet",
 }
+_INNER = {b"TFL3": "TensorFlow Lite", b"ET12": "ExecuTorch", b"ET13": "ExecuTorch"}  # at byte 4
 _MAGICS = tuple(_DATA)
 # What loads these has one format of its own in mind, and none of them is an archive of this kind.
 _MODELS = (
@@ -40,12 +41,20 @@ def _archive(source: Source) -> str:
 
 
 def _is_data(source: Source) -> bool:
-    return source.head[4:8] == b"TFL3" or source.head.startswith(_MAGICS)
+    return source.head[4:8] in _INNER or source.head.startswith(_MAGICS) or _is_packed(source)
+
+
+def _is_packed(source: Source) -> bool:
+    """Whether it is a map of MessagePack's, which has no magic: Flax writes such."""
+    first = source.head[0] if source.head else 0
+    return source.name.endswith(".msgpack") and (0x80 <= first < 0x90 or first in (0xDE, 0xDF))
 
 
 def _data(source: Source) -> str:
-    if source.head[4:8] == b"TFL3":
-        return "TensorFlow Lite"
+    if source.head[4:8] in _INNER:
+        return _INNER[source.head[4:8]]
+    if _is_packed(source):
+        return "MessagePack"
     return next((name for magic, name in _DATA.items() if source.head.startswith(magic)), "")
 
 

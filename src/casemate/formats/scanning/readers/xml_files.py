@@ -22,14 +22,30 @@ __all__ = ["READERS"]
 _ENDS = (".xml", ".pmml", ".svg", ".xsd", ".rdf", ".xmi")
 _BEGIN = re.compile(r"<\?xml[\s?]|<!DOCTYPE\s+(?!html\b)|<(?:PMML|net|svg)[\s>]", re.IGNORECASE)
 _PAGE = re.compile(r"(?:<\?xml[^>]*>\s*)?<(?:!DOCTYPE\s+html|html)\b", re.IGNORECASE)
-_KNOWN = re.compile(r"https?://(?:www\.)?(?:w3\.org|apple\.com/DTDs|openoffice\.org|docbook\.org|oasis-open\.org)/")
+_KNOWN = re.compile(
+    r"https?://(?:www\.)?(?:w3\.org|apple\.com/DTDs|openoffice\.org|docbook\.org|oasis-open\.org|dmg\.org)/"
+)
+_SIBLING = re.compile(r"[\w\-][\w.\-]{0,60}\.dtd")  # a schema beside the file
 _REFERENCE = re.compile(r"[&%]([\w.:\-]+);")
 _SCRIPT = re.compile(
     r"(?i)<script|javascript:|\b(?:Runtime\.getRuntime|ProcessBuilder|os\.system|subprocess|eval\s*\(|exec\s*\()"
 )
+_JAVA = re.compile(
+    r"\bjava\.lang\.(?:Runtime|ProcessBuilder)\b|\bjavax\.script\.ScriptEngine|\bjava\.beans\.EventHandler\b"
+    r"|\bjava\.net\.URLClassLoader\b|\bcom\.sun\.\w+\.internal\.|\borg\.apache\.commons\.collections\d?\.functors\b"
+    r"|\borg\.springframework\.context\.support\.(?:ClassPath|FileSystem)XmlApplicationContext\b"
+    r"|\bjavax\.naming\.InitialContext\b|\bcom\.sun\.rowset\.JdbcRowSetImpl\b"
+)
+_INCLUDE = "http://www.w3.org/2001/XInclude"
+_STYLE = "http://www.w3.org/1999/XSL/Transform"
+_BRIDGE = re.compile(
+    r"xalan/java|xml\.apache\.org/xslt/java|^java:|saxon\.sf\.net/java-type|php\.net/xsl|urn:schemas-microsoft-com:xslt"
+)
+_READS = re.compile(r"\b(?:document|unparsed-text(?:-lines)?|doc|collection)\s*\(|\bphp:function")
+_PREFIXES = 1000
 _DEEPEST = 500
 _EXPANDED = 1_000_000  # characters that entities may stand for
-_WIDE = (b"<\0?\0", b"\0<\0?")  # in UTF-16 without a mark
+_WIDE = (b"<\0?\0", b"\0<\0?", b"<\0!\0", b"\0<\0!")  # in UTF-16 without a mark
 _FIRSTS = b"< \t\r\n\xef\xff\xfe\0"
 _STEP = 1 << 16
 _TEXT = 1 << 20  # characters of element text that are kept for a look
@@ -49,6 +65,7 @@ class _Look:
         self._parser = parser
         self._sizes: dict[str, int] = {}
         self._path: list[str] = []
+        self._spaces: dict[str, str] = {"xi": _INCLUDE}  # prefixes, and what they stand for
         parser.buffer_text = True
         parser.StartDoctypeDeclHandler = self.doctype
         parser.EndDoctypeDeclHandler = self.after_doctype
@@ -67,7 +84,8 @@ class _Look:
     def doctype(self, name: str, system: str | None, public: str | None, internal: bool) -> None:
         if system and not _KNOWN.match(system):
             why = "a parser that follows it fetches that address or opens that file"
-            self._sign(MALICIOUS, "external-dtd", f"a document type from {shown(system)}", why)
+            level = SUSPICIOUS if _SIBLING.fullmatch(system) else MALICIOUS
+            self._sign(level, "external-dtd", f"a document type from {shown(system)}", why)
 
     def entity(self, name: str, parameter: bool, value: str | None, *more: str | None) -> None:
         system = more[1]
@@ -104,13 +122,19 @@ class _Look:
     def element(self, name: str, attributes: dict[str, str]) -> None:
         self._path.append(name)
         self._network(name, attributes)
+        self._declare(attributes)
         if len(self._path) > _DEEPEST:
             why = "parsers that recurse run out of stack"
             self._sign(MALICIOUS, "depth", f"more than {_DEEPEST} elements in each other", why)
             raise _Stop
         local = name.rsplit("}", 1)[-1].rsplit(":", 1)[-1].lower()
         values = " ".join(attributes.values())
-        if local == "include" and ("XInclude" in name or name.startswith("xi:")):
+        space = self._spaces.get(name.rpartition(":")[0], "")
+        self._judge_space(space, local, name, attributes)
+        if _JAVA.search(values):
+            why = "a reader that makes Java objects of such names runs commands or fetches code"
+            self._sign(MALICIOUS, "java", f"<{shown(name)}> names {shown(values)}", why)
+        if local == "include" and space == _INCLUDE:
             why = "a parser that follows it puts that file into the model"
             self._sign(MALICIOUS, "xinclude", f"an inclusion of {shown(attributes.get('href', ''))}", why)
         elif local == "java" and "XMLDecoder" in values:
@@ -125,6 +149,27 @@ class _Look:
             self._sign(SUSPICIOUS, "script", what, "what reads such extensions runs it")
         elif any(key.lower().startswith("on") and _SCRIPT.search(value) for key, value in attributes.items()):
             self._sign(SUSPICIOUS, "script", f"a script on <{shown(name)}>", "a viewer runs it")
+
+    def _declare(self, attributes: dict[str, str]) -> None:
+        for key, value in attributes.items():
+            if key == "xmlns" or key.startswith("xmlns:"):
+                if len(self._spaces) < _PREFIXES:
+                    self._spaces[key[6:]] = value
+                if _BRIDGE.search(value):
+                    why = "a processor of stylesheets that knows it calls any function of that language"
+                    self._sign(MALICIOUS, "stylesheet", f"the namespace {shown(value)}", why)
+
+    def _judge_space(self, space: str, local: str, name: str, attributes: dict[str, str]) -> None:
+        """Programs of XSLT, which some readers of XML run."""
+        inside = any(self._spaces.get(item.rpartition(":")[0]) == _STYLE for item in self._path[-_DEEPEST:])
+        if space == _STYLE and len(self._path) == 1:
+            self._sign(SUSPICIOUS, "stylesheet", f"a stylesheet <{shown(name)}>", "it is a program, and no model")
+        if not inside:
+            return
+        reads = next((value for value in attributes.values() if _READS.search(value)), "")
+        if local == "script" or (local in ("import", "include") and attributes.get("href")) or reads:
+            what = f"<{shown(name)}> {shown(reads or attributes.get('href', '') or 'with a script')} in a stylesheet"
+            self._sign(MALICIOUS, "stylesheet", what, "what applies it runs that, or opens that file or address")
 
     def _network(self, name: str, attributes: dict[str, str]) -> None:
         if self._path == ["net"] and "version" in attributes:
@@ -154,7 +199,8 @@ def _claims(source: Source) -> bool:
     begin = starts(source)
     if _PAGE.match(begin):
         return False  # a page of a browser's
-    return begin.startswith("<!--") or _is_sure(source, begin)
+    hostile = begin.startswith("<") and any(word in head for word in (b"XInclude", b"<!ENTITY", b"XSL/Transform"))
+    return begin.startswith("<!--") or hostile or _is_sure(source, begin)
 
 
 def _is_sure(source: Source, begin: str) -> bool:
@@ -178,6 +224,11 @@ def _read(source: Source, desk: Desk) -> Iterator[Sign]:
         pass
     except (expat.ExpatError, ValueError, LookupError) as error:
         fault = Damaged(f"expected XML, got a fault: {shown(str(error))}", max(0, parser.ErrorByteIndex))
+        if "amplification" in str(error):  # by libexpat's own guard
+            why = "a parser that expands it runs out of memory"
+            look.signs.append(
+                noted(source, MALICIOUS, "xml/entity-bomb", "entities that grow", why=why, mend=_MEND, at=0)
+            )
     yield from dict.fromkeys(look.signs)
     wide = source.head[:2] in (b"\xff\xfe", b"\xfe\xff")
     yield from secrets_in(source, source.read().decode("utf-16" if wide else "utf-8", "replace"))

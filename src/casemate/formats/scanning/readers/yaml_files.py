@@ -9,6 +9,7 @@ from typing import Any
 from casemate.formats.scanning.desk import Damaged, Desk, Reader
 from casemate.formats.scanning.pickles.rulings import ruling
 from casemate.formats.scanning.readers._configs import setting_signs
+from casemate.formats.scanning.readers._few import few
 from casemate.formats.scanning.readers._plain import decoded, is_text, words
 from casemate.formats.scanning.readers._requirements import requirement_signs
 from casemate.formats.scanning.readers._secrets import secrets_in
@@ -27,6 +28,9 @@ _PLAIN = words(
     "python/tuple python/dict"
 )
 _FOREIGN = re.compile(r"!?(?:ruby/|java|javax?\.|org\.|com\.sun)|tag:yaml\.org,2002:(?:javax?|org|com|ruby)\b")
+_CHANNEL = re.compile(
+    r"https://(?:conda\.anaconda\.org|repo\.anaconda\.com|repo\.prefix\.dev|conda\.rapids\.ai|prefix\.dev)(?:/|$)"
+)
 _LONGEST = 2 << 20  # characters
 _DEEPEST = 500
 _EXPANDED = 1_000_000  # nodes that aliases may stand for
@@ -90,7 +94,7 @@ class _Builder:
 def _claims(source: Source) -> bool:
     if source.name.endswith(_ENDS) or source.name in _NAMES:
         return is_text(source)
-    return source.head.startswith((b"%YAML", b"---\n", b"---\r\n", b"--- ")) or (
+    return source.head.startswith((b"%YAML", b"%TAG", b"---\n", b"---\r\n", b"--- ")) or (
         b"!!python/" in source.head and is_text(source)
     )
 
@@ -122,11 +126,26 @@ def yaml_signs(source: Source, text: str, desk: Desk) -> Iterator[Sign]:
         why = "whoever follows them runs out of memory"
         yield noted(source, MALICIOUS, "yaml/aliases", what, why=why, mend="do not load it", at=0)
     for document in builder.documents:
-        yield from setting_signs(source, document, desk)
-        if isinstance(document, dict) and isinstance(document.get("dependencies"), list):
-            for item in document["dependencies"]:
-                lines = item.get("pip", []) if isinstance(item, dict) else []
-                yield from requirement_signs(source, "\n".join(line for line in lines if isinstance(line, str)))
+        yield from few(setting_signs(source, document, desk))
+        if isinstance(document, dict):
+            yield from _environment(source, document)
+
+
+def _environment(source: Source, document: dict[str, Any]) -> Iterator[Sign]:
+    """What an environment of conda's, or MLflow's `python_env.yaml`, installs and from where."""
+    lines: list[Any] = []
+    for key in ("dependencies", "build_dependencies"):
+        listed = document.get(key)
+        for item in listed if isinstance(listed, list) else ():
+            lines += item["pip"] if isinstance(item, dict) and isinstance(item.get("pip"), list) else [item]
+    yield from requirement_signs(source, "\n".join(line for line in lines if isinstance(line, str)))
+    channels = document.get("channels")
+    for item in channels if isinstance(channels, list) and "dependencies" in document else ():
+        if isinstance(item, str) and "://" in item and not _CHANNEL.match(item):
+            why, mend = "packages come from there, and run as they are installed", "use conda-forge or defaults"
+            yield noted(
+                source, SUSPICIOUS, "requirements/index", f"the channel {shown(item)}", why=why, mend=mend, at=0
+            )
 
 
 def _tags(source: Source, text: str, desk: Desk, builder: _Builder) -> Iterator[Sign]:

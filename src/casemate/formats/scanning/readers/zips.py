@@ -13,15 +13,16 @@ import stat
 import zlib
 from collections import Counter
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from casemate.formats.scanning.desk import Damaged, Desk, Reader
 from casemate.formats.scanning.readers import _zip_layout as layout
 from casemate.formats.scanning.readers import numpy_arrays, tars, torch_zips
-from casemate.formats.scanning.readers._members import climbs, leaves, special
+from casemate.formats.scanning.readers._members import Links, climbs, leaves, special
 from casemate.formats.scanning.readers._signs import MALICIOUS, SUSPICIOUS, UNREADABLE, noted, shown
 from casemate.formats.scanning.readers._zip_contents import DEFLATED, STORED, Content, content_of
-from casemate.formats.scanning.signs import Level, Sign
+from casemate.formats.scanning.readers._zip_extras import beside
+from casemate.formats.scanning.signs import Level, Sign, beyond_chance
 from casemate.formats.scanning.source import Source
 
 __all__ = ["READERS", "text_of"]
@@ -48,6 +49,7 @@ class _Zip:
     wrong: list[str] = field(default_factory=list)
     tensors: frozenset[str] = frozenset()
     scripts: frozenset[str] = frozenset()
+    links: Links = field(default_factory=Links)
 
     def sign(self, level: Level, rule: str, what: str, at: int, why: str = _ODD) -> Sign:
         """A sign with the usual advice."""
@@ -147,14 +149,27 @@ def _entry(state: _Zip, entry: layout.Entry, name: str) -> Iterator[Sign]:
     state.spans.append((local.at, _after(state.source, entry, local)))
     if name.endswith("/") and not entry.packed:
         return
-    for method in dict.fromkeys((entry.method, local.method)):
-        yield from _member(state, entry, local, (name, method))
+    for told in _readings(entry, local):
+        yield from _member(state, told, local, name)
+    yield from beside(state.source, state.desk, entry, local)
+
+
+def _readings(entry: layout.Entry, local: layout.Local) -> Iterator[layout.Entry]:
+    """The member as the directory has it, and as its own header has it where that differs."""
+    yield entry
+    silent = local.flags & 8 or not local.packed
+    packed, size = (entry.packed, entry.size) if silent else (local.packed, local.size)
+    if (local.method, packed) != (entry.method, entry.packed):
+        yield replace(entry, method=local.method, packed=packed, size=size)
 
 
 def _outside(state: _Zip, entry: layout.Entry, name: str) -> Iterator[Sign]:
     why = "whoever unpacks it writes outside the folder that was meant"
     if reason := climbs(name):
         yield state.sign(MALICIOUS, "zip/path", f"a member whose name {reason}: {shown(name)}", entry.at, why)
+    elif reason := state.links.behind(name):
+        level = MALICIOUS if "out of" in reason else SUSPICIOUS
+        yield state.sign(level, "zip/path", f"a member that {reason}: {shown(name)}", entry.at, why)
     elif "\\" in name:
         what = f"a member whose name has backslashes: {shown(name)}"
         yield state.sign(SUSPICIOUS, "zip/backslash", what, entry.at, "systems disagree on what folder it lies in")
@@ -193,9 +208,9 @@ def _after(source: Source, entry: layout.Entry, local: layout.Local) -> int:
     return end + (4 if signed else 0) + (20 if wide else 12)
 
 
-def _member(state: _Zip, entry: layout.Entry, local: layout.Local, how: tuple[str, int]) -> Iterator[Sign]:
-    """Look at what a member holds, by the method in `how`."""
-    source, desk, (name, method) = state.source, state.desk, how
+def _member(state: _Zip, entry: layout.Entry, local: layout.Local, name: str) -> Iterator[Sign]:
+    """Look at what a member holds."""
+    source, desk, method = state.source, state.desk, entry.method
     if local.data_at + entry.packed > source.size:
         what = f"{shown(name)} claims {entry.packed} bytes, and {max(0, source.size - local.data_at)} follow"
         yield state.sign(UNREADABLE, "zip/cut-short", what, local.at, "what is missing could not be judged")
@@ -217,7 +232,11 @@ def _member(state: _Zip, entry: layout.Entry, local: layout.Local, how: tuple[st
             state.wrong.append(name)
     if name in state.tensors:
         desk.storage(inside)
-    yield from desk.look(inside)
+        yield from beyond_chance(desk.look(inside))
+    else:
+        yield from desk.look(inside)
+    if got.fault:  # a method can be claimed that is not the one
+        yield from desk.look(source.part(f"{name} as it lies", local.data_at, entry.packed, inert=True))
     if got.rest:
         yield from desk.look(source.part(f"after {name}", local.data_at + entry.packed - got.rest, got.rest))
 
@@ -266,7 +285,7 @@ def _plain_array(state: _Zip, entry: layout.Entry, local: layout.Local, name: st
 
 
 def _link(state: _Zip, entry: layout.Entry, name: str, target: bytes) -> Iterator[Sign]:
-    if reason := leaves(name, text_of(target)):
+    if reason := leaves(name, text_of(target)) or state.links.add(name, text_of(target)):
         what = f"{shown(name)} links to {shown(target)}, which {reason}"
         why = "whoever unpacks it and then reads or writes there reaches files outside the folder"
         yield state.sign(MALICIOUS, "zip/link", what, entry.at, why)
@@ -329,7 +348,7 @@ def _walked(state: _Zip, at: int, end: int, *, hidden: bool) -> Generator[Sign, 
         yield from _outside(state, entry, name)
         after = min(end, max(_after(state.source, entry, local), at + 30))
         if not (name.endswith("/") and not entry.packed):
-            yield from _member(state, entry, local, (name, local.method))
+            yield from _member(state, entry, local, name)
         at = after
     return at
 
