@@ -6,10 +6,11 @@ import datetime as dt
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from casemate.artifacts.provenance import Demands, hold_audit, valid_until
+from casemate.artifacts.provenance import Demands, hold_audit, refuse_days, valid_until
+from casemate.core.judgement import rule
 from casemate.core.policy import Policy
 from casemate.core.report import Report
-from casemate.errors import IntegrityError, UsageError
+from casemate.errors import FormatError, IntegrityError, UsageError
 from casemate.formats import attestation, canonical, wire
 from casemate.formats.attestation import Attestation
 
@@ -32,13 +33,15 @@ def attest(
     """A signed statement (DSSE envelope, in-toto) that this bundle was audited with this report, policy and verdict.
 
     Valid for `days`. With `provenance` it is also one about the files that hold the model: that they do, the caller
-    knows. Raises `UsageError` for a report that is about no bundle, or days that no calendar holds.
+    knows. Raises `UsageError` for a report that is about no bundle, or days that no calendar holds; `FormatError` for
+    one whose outcomes do not give its verdict under its policy.
     """
     from casemate.report.json import digest
 
     if not report.bundle:
         raise UsageError("expected a report about a bundle, got one about data only: audit a model")
     created = (now or dt.datetime.now(dt.UTC)).replace(microsecond=0)
+    _refuse_unruled(report, _moment(report) or created)
     policy: Any = canonical.loads(wire.write(report.policy, Policy))
     body = Attestation(
         bundle_digest=report.bundle,
@@ -69,7 +72,7 @@ def hold(
     """Check an envelope against the digest of the bundle in front of us, and return what it attests.
 
     Raises `IntegrityError`, each with its own message: a signature that does not hold, an unknown key, another bundle,
-    a weaker policy, another verdict, an attestation that has expired.
+    a weaker policy, another verdict, an attestation that has expired or is dated in the future.
     """
     clock = now or dt.datetime.now(dt.UTC)
     statement = attestation.verify(envelope, keys)
@@ -80,16 +83,27 @@ def hold(
             "audit and sign this one"
         )
     hold_audit(body, Demands(policy=policy, verdict=verdict or "any"), now=clock)
-    if clock >= body.expires:
-        raise IntegrityError(
-            f"expected an attestation that is still valid, got one that expired on {body.expires:%Y-%m-%d}: audit again"
-        )
+    refuse_days(body, clock)
     return body
 
 
 def policy_digest(policy: Policy) -> str:
     """The digest of a policy."""
     return canonical.digest(canonical.loads(wire.write(policy, Policy)))
+
+
+def _refuse_unruled(report: Report, made: dt.datetime) -> None:
+    """The policy and the verdict are signed side by side: a report in which one was edited would join what never met.
+
+    An acceptance ends on a local date of the machine that audited, which is within a day of ours.
+    """
+    days = (made.date() + dt.timedelta(days=step) for step in (-1, 0, 1))
+    found = [rule(report.outcomes, report.policy, day).status for day in days]
+    if report.ruling.status not in found:
+        raise FormatError(
+            f"expected a report whose outcomes under its policy give its verdict, got {report.ruling.status} where "
+            f"they give {found[1]}: audit again"
+        )
 
 
 def _moment(report: Report) -> dt.datetime | None:

@@ -29,7 +29,7 @@ from torch import nn
 
 from casemate.adapters.skops import load_skops
 from casemate.adapters.torch import load_weights
-from casemate.adapters.verdicts import Held
+from casemate.adapters.verdicts import Held, hold
 from casemate.artifacts import convert as converting
 from casemate.artifacts.convert import convert_file
 from casemate.artifacts.convert_tensors import Tensor, as_npz, as_safetensors, tensors_in
@@ -235,7 +235,7 @@ def test_rows_of_columns_are_taken_by_name(tmp_path: Path) -> None:
     rows = pd.DataFrame({"town": np.array(["a", "b"])[np.arange(80) % 2], "pay": X[:, 0]})
     columns = ColumnTransformer([("c", OneHotEncoder(), ["town"])], remainder="passthrough")
     joblib.dump(make_pipeline(columns, LogisticRegression()).fit(rows, Y), tmp_path / "m.pkl")
-    with pytest.raises(ModelError, match="give rows with --data"):
+    with pytest.raises(ModelError, match=r"answers these rows, got TypeError .* with --data"):
         convert_file(tmp_path / "m.pkl", tmp_path / "m.skops")
     rows.assign(other=1)[["other", "pay", "town"]].to_csv(tmp_path / "x.csv", index=False)
     assert convert_file(tmp_path / "m.pkl", tmp_path / "m.skops", data=tmp_path / "x.csv").compared == 80
@@ -292,6 +292,66 @@ def test_what_cannot_be_converted_is_one_clear_error(source: str, target: str, s
     torch.save({"a": torch.ones(1)}, tmp_path / "m.pt")
     with pytest.raises(ModelError, match=says):
         convert_file(tmp_path / source, tmp_path / target)
+    assert not (tmp_path / target).exists()
+
+
+@pytest.mark.parametrize("view", [torch.Tensor.conj, lambda x: x.conj().imag], ids=["conjugate", "negative"])
+def test_a_view_of_conjugates_is_not_taken_for_the_numbers_under_it(view: Any, tmp_path: Path) -> None:
+    """Its flag lies beside the storage; where torch was not there to compare, the other numbers were written."""
+    torch.save({"a": view(torch.tensor([1 + 2j]))}, tmp_path / "m.pt")
+    with pytest.raises(ModelError, match=r"conjugates or negatives: save what tensor\.resolve_conj"):
+        tensors_in(hold(tmp_path / "m.pt"))
+
+
+def test_one_other_label_among_very_many_is_a_difference() -> None:
+    labels = np.zeros(100_000, dtype=int)
+    assert converting._difference("labels", labels, labels) == 0
+    assert converting._difference("labels", labels, np.r_[labels[1:], 1]) == 1
+    assert converting._difference("labels", labels.astype(str), np.r_[labels[1:], 1].astype(str)) == 1
+    assert converting._difference("scores", [0.1, np.nan], [0.1, np.nan]) == 0
+    assert converting._difference("scores", [0.1, np.nan], [0.1, 0.5]) == np.inf
+    scores, turned = np.full((100, 2), 0.5), np.r_[labels[:99], 1]
+    assert converting._difference_of_answers(labels[:100], scores, [turned, scores]) == 0  # a tie
+    scores += [[0.1, -0.1]]
+    assert converting._difference_of_answers(labels[:100], scores, [turned, scores]) == 1
+    with pytest.raises(ModelError, match="of shape"):
+        converting._difference("scores", np.zeros((2, 3)), np.zeros((3, 2)))
+
+
+def test_an_onnx_model_is_held_to_the_answers_of_the_rows_as_they_are(tmp_path: Path) -> None:
+    """ONNX takes float32: what lies closer together there was compared with itself."""
+    x = 1e9 + np.arange(80.0)[:, None]
+    fitted = make_pipeline(StandardScaler(), LogisticRegression(C=1e6)).fit(x, np.arange(80) > 40)
+    joblib.dump(fitted, tmp_path / "m.pkl")
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(ModelError, match=r"same answers from m\.onnx.*not written; convert it to \.skops"):
+        convert_file(tmp_path / "m.pkl", tmp_path / "m.onnx", data=tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("x.npy", np.zeros((0, 4)), "expected rows in x.npy, got none"),
+        ("x.npy", np.zeros((3, 9)), "answers these rows, got ValueError"),
+        ("x.npy", np.full((3, 4), np.nan), "answers these rows, got ValueError"),
+        ("x.npy", np.full((3, 4), "a"), "answers these rows|rows of numbers"),
+        ("x.npy", b"", "expected rows in x.npy, got EOFError"),
+        ("x.npz", b"PK\3\4 and nothing", "expected rows in x.npz, got BadZipFile"),
+        ("x.csv", b"", "expected rows in x.csv, got EmptyDataError"),
+        ("x.parquet", b"PAR1", "expected rows in x.parquet, got ArrowInvalid"),
+    ],
+)
+@pytest.mark.parametrize("target", ["m.skops", "m.onnx"])
+def test_rows_that_do_not_fit_are_one_clear_error(
+    name: str, content: Any, says: str, target: str, tmp_path: Path
+) -> None:
+    joblib.dump(LogisticRegression().fit(X, Y), tmp_path / "m.pkl")
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    else:
+        np.save(tmp_path / name, content)
+    with pytest.raises(ModelError, match=says):
+        convert_file(tmp_path / "m.pkl", tmp_path / target, data=tmp_path / name)
     assert not (tmp_path / target).exists()
 
 

@@ -14,6 +14,7 @@ import stat
 import threading
 import time
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,7 @@ TRICKS = {
     "invisible": (lambda root: _rename(root, "a.bin", "a\u200e.bin"), "unsafe name"),
     "blank": (lambda root: _rename(root, "a.bin", "a.bin "), "a.bin: missing"),
     "link": (lambda root: _link(root, "a.bin"), "a.bin: link"),
+    "twin on Windows": (lambda root: (root / "a.bin.").write_bytes(b"a" * 9), "a.bin.: case fold"),
     "dangling link": (lambda root: (root / "gone").symlink_to("nowhere"), "gone: link"),
     "linked folder": (lambda root: _link(root, "sub"), "sub: link"),
     "pipe": (_pipe, "a.bin: not a file"),
@@ -411,6 +413,15 @@ def test_each_way_a_statement_fails_has_its_own_message(root: Path) -> None:
         with pytest.raises(IntegrityError, match=message):
             provenance.verify_envelope(envelope, trust, demands, now=now)
     assert provenance.verify_envelope(audit, TRUST, Demands(report.policy, "any"), now=THEN).audit is not None
+
+
+def test_a_report_whose_policy_or_outcomes_were_edited_is_not_signed() -> None:
+    report = samples.report()
+    stricter = replace(report.policy, gates=(Gate("evasion.robust_accuracy", {}, min=1.0),), accepted=())
+    passed = replace(report, ruling=replace(report.ruling, status=Status.PASSED))
+    for edited in (passed, replace(passed, policy=stricter), replace(passed, outcomes=())):
+        with pytest.raises(FormatError, match="under its policy give its verdict, got passed where they give"):
+            attest(edited, KEY, now=THEN)
 
 
 def test_an_old_audit_is_stale_however_late_it_is_signed(root: Path) -> None:

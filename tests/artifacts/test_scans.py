@@ -6,6 +6,8 @@ import datetime as dt
 import json
 import os
 import pickle
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from hypothesis import strategies as st
 
 from casemate.artifacts.allowances import Allowance, read_allowances
 from casemate.artifacts.locks import lock_of, read_lock
-from casemate.artifacts.scans import Scan, scan_paths
+from casemate.artifacts.scans import Interrupted, Scan, scan_paths
 from casemate.errors import ConfigError, UsageError
 from casemate.formats.scanning.signs import Level, Place, Scanned, Sign
+from casemate.formats.scanning.walking import files_below
 from casemate.report import scan_json, scan_sarif
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +58,9 @@ def test_what_git_keeps_is_left_out_and_named(folder: Path) -> None:
     scan = scan_paths([str(folder)])
     assert len(scan.files) == 3
     assert scan.left_out == (str(folder / ".git"),)
+    shutil.rmtree(folder / ".git")
+    (folder / ".git").write_bytes(EVIL)  # a file of that name is no store of git's
+    assert levels(scan_paths([str(folder)]))[".git"] == "malicious"
 
 
 @pytest.mark.parametrize("name", ["nothing.pkl", "*.nothing", ""])
@@ -68,6 +74,44 @@ def test_pipes_and_broken_links_in_a_folder_are_told_and_never_waited_for(folder
     (folder / "link").symlink_to(folder / "gone")
     scan = scan_paths([str(folder)])
     assert levels(scan) | {"pipe": "unreadable", "link": "unreadable"} == levels(scan)
+
+
+def test_a_folder_that_goes_or_is_closed_while_it_is_walked_is_told(folder: Path) -> None:
+    """`os.walk` passes over folders that it cannot list: what lay in them was not judged, and the scan passed."""
+    found = files_below(folder)
+    first = next(found)
+    shutil.rmtree(folder / "sub")
+    assert [first, *found] == [folder / "clean.pkl", folder / "own.pkl", folder / "sub"]
+
+
+def test_one_file_of_several_that_cannot_be_read_does_not_hide_the_others(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    scan = scan_paths([str(folder / "pipe"), str(folder / "sub" / "evil.pkl")])
+    assert levels(scan) == {"pipe": "unreadable", "evil.pkl": "malicious"}
+    with pytest.raises(UsageError, match="device or pipe"):
+        scan_paths([str(folder / "pipe")])
+
+
+def test_an_interruption_keeps_what_is_known(folder: Path) -> None:
+    def told(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as stopped:
+        scan_paths([str(folder)], told=told)
+    assert levels(stopped.value.scan) == {"clean.pkl": "clean", "own.pkl": "suspicious"}
+    assert stopped.value.total == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_no_text_break_no_format(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"m\xff.pkl")).write_bytes(EVIL)
+    scan = scan_paths([str(tmp_path)], digest=True)
+    assert json.loads(scan_json.render(scan))["files"][0]["path"].endswith("m\\udcff.pkl")
+    assert "os.system" in scan_sarif.render(scan)
+    (tmp_path.parent / "a.lock").write_bytes(lock_of(scan.files).dump())
+    lock = read_lock(tmp_path.parent / "a.lock")
+    assert not any(sign.rule.startswith("lock/") for sign in scan_paths([str(tmp_path)], lock=lock).files[0].signs)
 
 
 def test_an_empty_folder_does_not_pass(tmp_path: Path) -> None:
@@ -115,6 +159,7 @@ def test_a_name_of_ones_own_is_allowed_until_its_day(folder: Path) -> None:
     inside = scan_paths([str(folder / "own.pkl")], allowances=allowances, today=TODAY)
     after = scan_paths([str(folder / "own.pkl")], allowances=allowances, today=TODAY + dt.timedelta(days=1))
     assert (inside.exit_code, len(inside.allowed), after.exit_code) == (0, 1, 1)
+    assert ((), allowances) == (inside.expired, after.expired)
 
 
 def test_what_is_harmful_cannot_be_allowed(folder: Path) -> None:
@@ -128,6 +173,7 @@ def test_what_is_harmful_cannot_be_allowed(folder: Path) -> None:
         "[[allow]]\nname = 'a.b'\nuntil = 2026-01-01\n",
         "[[allow]]\nname = 'a.b'\nuntil = '2026-01-01'\nreason = 'x'\n",
         "[[allow]]\nname = 'a.b'\nuntil = 2026-01-01T00:00:00\nreason = 'x'\n",
+        "[[allow]]\nname = 'a.*'\nuntil = 2026-01-01\nreason = 'x'\n",
         "[[allow]]\nname = 'ab'\nuntil = 2026-01-01\nreason = 'x'\n",
         "[[allow]]\nname = 'a.b'\nuntil = 2026-01-01\nreason = ' '\n",
         "allow = 'a.b'\n",
@@ -206,6 +252,15 @@ def test_sarif_is_schema_valid_points_at_bytes_and_suppresses_what_is_allowed(fo
     evil = next(item for item in results if "os.system" in item["message"]["text"])
     assert evil["level"] == "error"
     assert evil["locations"][0]["physicalLocation"]["region"]["byteOffset"] == 0
+
+
+def test_a_region_ends_where_its_file_ends(tmp_path: Path) -> None:
+    (tmp_path / "cut.zip").write_bytes(b"PK\3\4" + bytes(30))
+    scan = scan_paths([str(tmp_path)])
+    places = [item["locations"][0] for item in json.loads(scan_sarif.render(scan))["runs"][0]["results"]]
+    regions = [place["physicalLocation"]["region"] for place in places if "region" in place["physicalLocation"]]
+    assert regions
+    assert all(region["byteOffset"] + region["byteLength"] <= 34 for region in regions)
 
 
 def test_a_fingerprint_outlasts_a_change_of_offset(tmp_path: Path) -> None:

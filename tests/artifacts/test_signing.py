@@ -189,6 +189,29 @@ def test_what_a_signature_does_not_cover_is_told(model: Path, pki: Path) -> None
 
 
 @pytest.mark.usefixtures("library")
+def test_git_s_files_are_told_though_the_signature_is_silent_about_them(model: Path, pki: Path) -> None:
+    signature = model.parent / "sig"
+    tool = ("--signature", signature, "--private_key", pki / "key", "--no-ignore-git-paths")
+    assert own_tool("sign", "key", model, *tool).returncode == 0
+    assert signing.check_with_key(model, signature, key=pki / "pub") == ()
+    (model / ".git").mkdir()
+    (model / ".git" / "hook").write_text("evil")
+    (model / ".gitattributes").write_text("* filter=evil")
+    assert signing.check_with_key(model, signature, key=pki / "pub") == (".git", ".gitattributes")
+
+
+@pytest.mark.usefixtures("library")
+def test_a_signature_is_written_whole_or_not_at_all(model: Path, pki: Path) -> None:
+    place, victim = model.parent / "sig", model.parent / "victim"
+    victim.write_text("mine")
+    place.symlink_to(victim)
+    signing.sign_with_key(model, place, key=pki / "key")
+    assert (victim.read_text(), place.is_symlink()) == ("mine", False)
+    with pytest.raises(UsageError, match="able to write"):
+        signing.sign_with_key(model, model.parent / "none" / "sig", key=pki / "key")
+
+
+@pytest.mark.usefixtures("library")
 def test_wrong_keys_are_the_user_s_to_mend(model: Path, pki: Path) -> None:
     sig = model.parent / "sig"
     for call in (

@@ -57,9 +57,12 @@ def test_files_without_a_report(capfd, at, path):
         (("model", "--model", "model"), "beside --model"),
         (("run", "--model", "none"), "No such file"),
         (("run", "-o", "model"), "got the folder"),
+        (("run", "-o", "run/report.json"), "an --output of its own"),
+        (("booster.json", "-o", "booster.json"), "an --output of its own"),
     ],
 )
 def test_wrong_use_exits_with_2(capfd, at, arguments, message):
     code, out, err = asked(capfd, "bom", *arguments)
     assert (code, out) == (2, "")
     assert message in err.replace(" got ", ", got ").replace(", , ", ", ") or message in err
+    assert (at / "run" / "report.json").read_bytes() == report_json.dumps(samples.report())

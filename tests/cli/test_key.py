@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import stat
+import subprocess
+import sys
 
 import pytest
 from tests.cli.signing_app import asked
@@ -49,6 +53,61 @@ def test_a_passphrase_comes_from_the_variable_and_without_anybody_to_ask_it_is_s
         assert "set CASEMATE_KEY_PASSPHRASE" in err
     assert not (at / "other.key").exists()
     assert asked(capsys, "key", "public", "locked.key.pub")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("passphrase", "message"), [("\udcff", "in UTF-8"), ("x" * 1024, "at most 1023 bytes"), ("é" * 512, "got 1024")]
+)
+def test_a_passphrase_that_no_key_can_have_leaves_no_key(capsys, at, monkeypatch, passphrase, message):
+    monkeypatch.setenv("CASEMATE_KEY_PASSPHRASE", passphrase)
+    code, _, err = asked(capsys, "key", "new", "me.key")
+    assert (code, message in err, list(at.iterdir())) == (2, True, [])
+
+
+def test_the_end_of_the_input_is_no_passphrase(at):
+    terminal, its_end = pty.openpty()
+    command = [sys.executable, "-c", "from casemate.cli import main; main()", "key", "new", "me.key"]
+    child = subprocess.Popen(command, stdin=its_end, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        asked_for = child.stderr.read(len("passphrase: "))
+        os.write(terminal, b"\x04")  # Ctrl-D
+        _, err = child.communicate(timeout=20)
+    finally:
+        child.kill()
+        os.close(terminal)
+        os.close(its_end)
+    assert (asked_for, child.returncode, list(at.iterdir())) == (b"passphrase: ", 2, [])
+    assert b"the end of the input" in err
+
+
+def test_half_a_pair_is_not_left_behind(capsys, at):
+    assert asked(capsys, "key", "new", "n" * 253, "--no-passphrase")[0] == 2  # with .pub it is too long a name
+    assert list(at.iterdir()) == []
+
+
+def test_a_key_is_read_from_a_pipe_once(capsys, at):
+    asked(capsys, "key", "new", "me.key", "--no-passphrase")
+    for name in ("me.key", "me.key.pub"):
+        reader, writer = os.pipe()
+        os.write(writer, (at / name).read_bytes())
+        os.close(writer)
+        try:
+            code, out, _ = asked(capsys, "key", "public", f"/dev/fd/{reader}")
+        finally:
+            os.close(reader)
+        assert (code, out.startswith("ed25519:")) == (0, True)
+
+
+def test_words_that_a_trust_file_cannot_hold_are_not_written_to_it(capsys, at):
+    asked(capsys, "key", "new", "me.key", "--no-passphrase")
+    trusted = ("key", "trust", "me.key.pub", "--file", "keys.json")
+    for owner in ("a\nb", "\x1b[31m", "x" * 501):
+        assert asked(capsys, *trusted, "--owner", owner)[0] == 2
+        assert not (at / "keys.json").exists()
+    assert asked(capsys, *trusted, "--owner", "é")[0] == 0
+    (key,) = TrustFile.load((at / "keys.json").read_bytes()).keys
+    assert asked(capsys, "key", "revoke", key.id, "--file", "keys.json", "--reason", "stolen\nlaptop")[0] == 2
+    assert TrustFile.load((at / "keys.json").read_bytes()).keys == (key,)
 
 
 def test_a_trust_file_is_made_listed_and_revoked_in(capsys, at):

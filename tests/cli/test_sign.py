@@ -87,7 +87,13 @@ def test_a_bare_manifest_needs_no_key(capsys, at):
         (("model", "--key", "me.key", "--days", "99999999"), "a calendar holds"),
         (("model", "--key", "me.key", "--name", "a\nb"), "printable"),
         (("model", "--key", "me.key", "--report", "none"), "report.json"),
-        (("model", "--key", "me.key", "--method", "key", "--report", "none"), "--method key alone"),
+        (("model", "--key", "me.key", "--method", "key", "--report", "none"), "go with --method key, got --report"),
+        (("model", "--key", "me.key", "--method", "key", "--days", "9"), "go with --method key, got --days"),
+        (("model", "--key", "me.key", "--certificate", "c"), "without --method certificate, got --certificate"),
+        (("model", "--key", "me.key", "--unsigned", "--source", "x"), "with --unsigned, got lineage, --key"),
+        (("model", "--key", "me.key", "-o", "me.key"), "an --output of its own"),
+        (("model", "--key", "me.key", "-o", "run/report.json", "--report", "run"), "an --output of its own"),
+        (("model", "--key", "/dev/zero"), "more than 65536 bytes"),
         (("model", "--key", "me.key", "--method", "certificate"), "name it with --certificate"),
     ],
 )
@@ -157,6 +163,44 @@ def test_an_interrupted_signing_goes_on_where_it_was(capsys, at):
     assert (code, f"{kept} of them read before" in out) == (0, True)
     assert not journal.exists()
     assert said(at / "model.casemate.json").provenance.files == manifest.of_path(at / "model")
+
+
+def _linked(place):
+    place.symlink_to("victim")
+
+
+@pytest.mark.parametrize("planted", [_linked, os.mkfifo, lambda place: os.link("victim", place), os.mkdir])
+def test_a_journal_is_written_to_a_plain_file_of_its_own_alone(capsys, at, planted):
+    (at / "victim").write_text("mine")
+    place = at / ".model.casemate.json.journal"
+    planted(place)
+    code, out, err = asked(capsys, "sign", "model", "--key", "me.key")
+    assert (code, out) == (2, "")
+    assert "journal" in err
+    assert (at / "victim").read_text() == "mine"
+    code, _, err = asked(capsys, "sign", "model", "--key", "me.key", "--rehash")
+    assert code == (2 if place.is_dir() else 0), err
+    assert (at / "victim").read_text() == "mine"
+
+
+FULL = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+"""
+
+
+def test_a_full_disk_is_said_and_what_was_there_stays(capsys, at):
+    asked(capsys, "sign", "model", "--key", "me.key")
+    before = (at / "model.casemate.json").read_bytes()
+    for number in range(100):
+        (at / "model" / str(number)).write_bytes(b"")
+    time.sleep(2.1)  # so that the journal is written as well
+    command = [sys.executable, "-c", FULL + CHILD, "sign", "model", "--key", "me.key"]
+    paths = os.pathsep.join(item for item in sys.path if item)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}, check=False)
+    assert (done.returncode, "File too large" in done.stderr) == (2, True), done.stderr
+    assert (at / "model.casemate.json").read_bytes() == before
+    assert asked(capsys, "sign", "model", "--key", "me.key")[0] == 0  # the cut journal does no harm
 
 
 def test_the_same_key_and_files_leave_the_same_statement_but_for_its_time(capsys, at):

@@ -116,7 +116,9 @@ def test_a_policy_as_strict_will_do_and_one_more_gate_will_not(capsys, at):
         (("signed/model", "--key", "signed/signer.pub", "-a", "signed/model/weights.bin"), "no JSON"),
         (("signed/model", "--manifest", "signed/data.manifest.json", "--key", "signed/signer.pub"), "has no signer"),
         (("signed/model", "-a", "signed/model.key.sig", "--verdict", "any"), "know no audit"),
-        (("signed/model", "-a", "signed/model.key.sig"), "neither"),
+        (("signed/model", "-a", "signed/model.key.sig"), "got 0 keys"),
+        (("signed/model", "--key", "signed/signer.pub", "--root", "signed/root.crt"), "got --root"),
+        (("signed/model", "--key", "signed/signer.pub", "--max-age", "99999999999"), "less than or equal to 36500"),
         (("signed/model", "--key", "signed/signer.pub", "--revoked", "none.json"), "readable file"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from casemate.errors import ConfigError
 from casemate.formats.scanning.signs import Level, Scanned, Sign
 
-__all__ = ["Allowance", "allow", "read_allowances"]
+__all__ = ["Allowance", "allow", "expired", "read_allowances"]
 
 _KEYS = ("name", "until", "reason")
 
@@ -66,6 +66,12 @@ def allow(
     return tuple(standing), tuple(allowed)
 
 
+def expired(allowances: Sequence[Allowance], files: Iterable[Scanned], today: dt.date) -> tuple[Allowance, ...]:
+    """Those that would allow a sign that stands, had their day not passed."""
+    asked = {sign.subject for scanned in files for sign in scanned.signs if sign.level is Level.SUSPICIOUS}
+    return tuple(item for item in allowances if item.until < today and item.name in asked)
+
+
 def _allowance(table: Any, path: Path) -> Allowance:
     if not isinstance(table, dict) or set(table) != set(_KEYS):
         got = ", ".join(map(str, table)) if isinstance(table, dict) else type(table).__name__
@@ -73,6 +79,8 @@ def _allowance(table: Any, path: Path) -> Allowance:
     name, until, reason = (table[key] for key in _KEYS)
     if not isinstance(until, dt.date) or isinstance(until, dt.datetime):
         raise ConfigError(f"expected a day as until = 2027-03-31 in {path.name}, got {until!r}: mend it")
+    if isinstance(name, str) and "*" in name:
+        raise ConfigError(f"expected exact names in {path.name}, got the pattern {name!r}: name each one")
     if not isinstance(name, str) or "." not in name or not isinstance(reason, str) or not reason.strip():
         raise ConfigError(
             f'expected name = "module.name" and a reason in {path.name}, got {name!r} and {reason!r}: mend it'

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from casemate.adapters.archives import check_archive
 from casemate.adapters.extras import need
 from casemate.adapters.loading import PICKLES
 from casemate.adapters.skops import load_estimator, load_skops, save_skops
@@ -30,6 +31,7 @@ Array = NDArray[Any]
 TARGETS = (".skops", ".onnx", ".safetensors", ".npz")
 """Suffixes of what a file can be converted to."""
 _ROWS = 256
+_WIDEST = 1 << 18  # features of random rows: half a GiB of them
 _CLOSE = 1e-4  # of probabilities and margins that ONNX computes in float32, relative to their size
 _ANSWERS = ("predict", "predict_proba", "decision_function")
 
@@ -55,19 +57,22 @@ def convert_file(
 
     Estimators are loaded as everywhere: a clean pickle, or any with `trust`. Both then answer the rows in `data`
     (.npy, .npz with `x`, .csv, .parquet) or random ones, and nothing is written where they differ: for skops at all,
-    for ONNX in a label, or by more than 1e-4. Tensors are compared bit by bit.
+    for ONNX, which is asked in float32, in a label that is no tie, or by more than 1e-4. Tensors are compared bit by
+    bit.
     Raises `ModelError` for a file that is refused, cannot be converted, or would answer differently.
     """
     old, new = Path(source), Path(target)
     suffix = new.suffix.lower()
     if suffix not in TARGETS:
-        raise ModelError(f"expected a target of {', '.join(TARGETS)}, got {new.name}: rename it")
+        raise ModelError(f"expected a target of {', '.join(TARGETS)}, got {new.name or new}: rename it")
     if new.exists() and old.exists() and new.samefile(old):
         raise ModelError(f"expected another file as target, got {new.name} itself: name a new one")
     if suffix in (".safetensors", ".npz"):
         return _tensors(old, new)
     if old.suffix.lower() not in (*PICKLES, ".skops"):
-        raise ModelError(f"expected an estimator to convert to {suffix}, got {old.name}: convert it to .safetensors")
+        raise ModelError(
+            f"expected an estimator to convert to {suffix}, got {old.name or old}: convert it to .safetensors"
+        )
     estimator = load_estimator(old, trust=trust)
     x = _rows(estimator, data)
     return _to_skops(estimator, x, new) if suffix == ".skops" else _to_onnx(estimator, x, new)
@@ -115,8 +120,7 @@ def _to_skops(estimator: Any, x: Any, new: Path) -> Converted:
         save_skops(trial, estimator)
         again = load_skops(trial)
         difference = max(
-            (_difference(name, getattr(estimator, name)(x), getattr(again, name)(x)) for name in _offered(estimator)),
-            default=0.0,
+            _difference(name, _asked(estimator, name, x), _asked(again, name, x)) for name in _offered(estimator)
         )
         if difference > 0:
             raise ModelError(
@@ -127,30 +131,31 @@ def _to_skops(estimator: Any, x: Any, new: Path) -> Converted:
 
 
 def _to_onnx(estimator: Any, x: Any, new: Path) -> Converted:
-    if not isinstance(x, np.ndarray):
-        x = _numbers(x)
-    x = np.asarray(x, dtype=np.float32)
+    plain = np.asarray(x if isinstance(x, np.ndarray) else _numbers(x))
+    if plain.dtype.kind not in "fiub":
+        raise ModelError("expected rows of numbers, got others: convert it to .skops")
+    with np.errstate(over="ignore"):  # an infinite number is one that the answers show
+        given = plain.astype(np.float32)
     try:
         library = importlib.import_module("skl2onnx")
     except ModuleNotFoundError as error:
         raise Unavailable("expected skl2onnx to write ONNX, got no such package: pip install skl2onnx") from error
     runtime = need("onnxruntime", f"compare {new.name}")
-    options = {id(estimator): {"zipmap": False}} if hasattr(estimator, "predict_proba") else None
+    labels = _asked(estimator, "predict", x)
+    scores = _asked(estimator, "predict_proba", x) if hasattr(estimator, "predict_proba") else None
+    quiet = runtime.SessionOptions()
+    quiet.log_severity_level = 4  # what matters is raised
     try:
-        written = library.to_onnx(estimator, x[:1], options=options).SerializeToString()
-        session = runtime.InferenceSession(written, providers=["CPUExecutionProvider"])
-        answers = session.run(None, {session.get_inputs()[0].name: x})
+        options = None if scores is None else {id(estimator): {"zipmap": False}}
+        written = library.to_onnx(estimator, given[:1], options=options).SerializeToString()
+        session = runtime.InferenceSession(written, quiet, providers=["CPUExecutionProvider"])
+        answers = session.run(None, {session.get_inputs()[0].name: given})
     except Exception as error:  # skl2onnx and onnxruntime raise what they like
         told = (str(error).splitlines() or ["no message"])[0][:200]
         raise ModelError(
             f"expected an estimator that ONNX can express, got {type(error).__name__} ({told}): convert it to .skops"
         ) from error
-    asked = [estimator.predict(_as_fitted(estimator, x))]
-    if hasattr(estimator, "predict_proba") and len(answers) > 1:
-        asked.append(estimator.predict_proba(_as_fitted(estimator, x)))
-    found = [np.asarray(answer).reshape(np.shape(own)) for answer, own in zip(answers, asked, strict=False)]
-    differences = [_difference("answers", own, answer) for own, answer in zip(asked, found, strict=True)]
-    difference = max(differences)
+    difference = _difference_of_answers(labels, scores, [np.asarray(answer) for answer in answers])
     if difference > _CLOSE:
         raise ModelError(
             f"expected the same answers from {new.name}, got a difference of {difference:.3g}: not written; convert it "
@@ -164,13 +169,37 @@ def _offered(estimator: Any) -> list[str]:
     return [name for name in _ANSWERS if hasattr(estimator, name)]
 
 
+def _difference_of_answers(labels: Any, scores: Any, answers: list[Array]) -> float:
+    """Of labels, and of scores where there are any; where two classes score the same, rounding chooses a label."""
+    if scores is None or len(answers) < 2:
+        return _difference("labels", labels, answers[0])
+    ordered = np.sort(np.asarray(scores, dtype=np.float64), axis=-1)
+    clear = np.full(len(labels), True)
+    if ordered.ndim == 2 and ordered.shape[1] > 1 and len(ordered) == len(labels) == len(answers[0]):
+        clear = ~(ordered[:, -1] - ordered[:, -2] <= _CLOSE)
+    return max(_difference("labels", labels[clear], answers[0][clear]), _difference("scores", scores, answers[1]))
+
+
+def _asked(estimator: Any, name: str, x: Any) -> Any:
+    try:
+        return getattr(estimator, name)(x)
+    except Exception as error:  # of rows that are not what it was fitted on it says what it likes
+        told = (str(error).splitlines() or ["no message"])[0][:120]
+        raise ModelError(
+            f"expected an estimator that answers these rows, got {type(error).__name__} ({told}): give rows like those "
+            "it was fitted on with --data"
+        ) from error
+
+
 def _difference(what: str, own: Any, other: Any) -> float:
-    """The largest difference of numbers, relative where they exceed 1; of labels the share that differs."""
+    """The largest difference of numbers, relative where they exceed 1; 1 where any label differs."""
     a, b = np.asarray(own), np.asarray(other)
+    if a.shape != b.shape and a.size == b.size and len(a) == len(b):  # (n,) and (n, 1)
+        b = b.reshape(a.shape)
     if a.shape != b.shape:
-        raise ModelError(f"expected {what} of shape {a.shape}, got {b.shape}: not written")
+        raise ModelError(f"expected {what} of shape {a.shape}, got {b.shape}: not written; convert it to .skops")
     if a.dtype.kind not in "fiub" or b.dtype.kind not in "fiub" or a.dtype.kind in "iub":
-        return float(np.mean(a != b)) if a.size else 0.0
+        return float((a != b).any())
     a, b = a.astype(np.float64), b.astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     with np.errstate(invalid="ignore"):
@@ -184,27 +213,21 @@ def _difference(what: str, own: Any, other: Any) -> float:
 def _rows(estimator: Any, data: str | Path | None) -> Any:
     """What both are asked: rows of a file, or random ones of the right width."""
     if data is not None:
-        return _as_fitted(estimator, _read(Path(data)))
+        rows = _read(Path(data))
+        if np.ndim(rows) < 1 or not len(rows):
+            raise ModelError(f"expected rows in {Path(data).name}, got none: give at least one")
+        return _as_fitted(estimator, rows)
     width = getattr(estimator, "n_features_in_", None)
-    if width is None:
+    if not isinstance(width, int | np.integer) or not 0 < width <= _WIDEST:
         raise ModelError("expected an estimator that says its number of features, got another: give rows with --data")
     rng = np.random.default_rng(0)
-    x = _as_fitted(estimator, rng.normal(size=(_ROWS, int(width))) * rng.choice([0.1, 1, 10, 100], size=(_ROWS, 1)))
-    try:
-        estimator.predict(x)
-    except Exception as error:  # of texts or categories it knows nothing that is random
-        told = (str(error).splitlines() or ["no message"])[0][:120]
-        raise ModelError(
-            f"expected an estimator that takes random numbers, got {type(error).__name__} ({told}): give rows with "
-            "--data"
-        ) from error
-    return x
+    return _as_fitted(estimator, rng.normal(size=(_ROWS, int(width))) * rng.choice([0.1, 1, 10, 100], size=(_ROWS, 1)))
 
 
 def _read(path: Path) -> Any:
     readers: dict[str, Callable[[Path], Any]] = {
         ".npy": lambda file: np.load(file, allow_pickle=False),
-        ".npz": lambda file: np.load(file, allow_pickle=False)["x"],
+        ".npz": _read_npz,
         ".csv": lambda file: importlib.import_module("pandas").read_csv(file),
         ".parquet": lambda file: importlib.import_module("pandas").read_parquet(file),
     }
@@ -213,8 +236,15 @@ def _read(path: Path) -> Any:
         raise ModelError(f"expected rows in {', '.join(readers)}, got {path.name}: write them as one of these")
     try:
         return read(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"expected rows in {path.name}, got {type(error).__name__} ({error}): mend it") from error
+    except Exception as error:  # bytes from outside: zip, numpy, pandas and arrow each have their own
+        told = (str(error).splitlines() or ["no message"])[0][:200]
+        raise ModelError(f"expected rows in {path.name}, got {type(error).__name__} ({told}): mend it") from error
+
+
+def _read_npz(path: Path) -> Any:
+    check_archive(path, ModelError)
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        return archive["x"]
 
 
 def _as_fitted(estimator: Any, x: Any) -> Any:

@@ -169,6 +169,11 @@ def _ordered(pairs: Any = ()) -> dict[Any, Any]:
 def _tensor(storage: Any, offset: int, shape: Any, stride: Any, *rest: Any) -> Strided:
     if not isinstance(storage, Stored):
         raise ModelError("expected a tensor in a storage, got one in something else: save the state_dict")
+    if any(isinstance(item, dict) and (item.get("conj") or item.get("neg")) for item in rest):
+        raise ModelError(
+            "expected numbers as they are stored, got a view of their conjugates or negatives: save what "
+            "tensor.resolve_conj().resolve_neg() gives"
+        )
     dtype = next((str(item.name) for item in rest if isinstance(item, Label) and item.module == "torch"), "")
     return Strided(storage, int(offset), tuple(map(int, shape)), tuple(map(int, stride)), dtype)
 

@@ -69,13 +69,18 @@ def _sign(rule: str, what: str, place: Place, subject: str = "") -> Sign:
 
 
 def _names(scanned: Scanned) -> frozenset[str]:
-    called = {f"{item.module}.{item.name}" for item in scanned.used if item.called}
-    kept = {f"{item.module}.{item.name}" for item in scanned.used} - called
+    called = {_plain(f"{item.module}.{item.name}") for item in scanned.used if item.called}
+    kept = {_plain(f"{item.module}.{item.name}") for item in scanned.used} - called
     return frozenset({*kept, *(f"{name}()" for name in called)})
 
 
 def _members(scanned: Scanned) -> frozenset[str]:
-    return frozenset(name for name, _ in scanned.members)
+    return frozenset(_plain(name) for name, _ in scanned.members)
+
+
+def _plain(text: str) -> str:
+    """Names that are no Unicode as JSON can keep them."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _texts(value: object, name: str, path: Path) -> frozenset[str]:

@@ -34,7 +34,9 @@ __all__ = [
     "hold_audit",
     "ingredient_of",
     "read_envelope",
+    "read_manifest",
     "read_trust",
+    "refuse_days",
     "refuse_other_files",
     "sign_files",
     "source_of",
@@ -107,7 +109,7 @@ def verify_envelope(
     statement = attestation.verify(envelope, [key.public_key for key in trust.keys])
     body = _body(statement)
     signers = _valid_signers(envelope, trust, body.created, clock)
-    _refuse_days(body.created, body.expires, clock)
+    refuse_days(body, clock)
     if body.provenance is None:
         raise IntegrityError("expected a statement about files, got one about a bundle in memory: use casemate sign")
     if isinstance(body, Attestation):
@@ -136,6 +138,18 @@ def hold_audit(body: Attestation, demands: Demands, *, now: dt.datetime) -> None
         )
     if demands.policy is not None:
         _refuse_weaker(body, demands.policy, now.date())
+
+
+def refuse_days(body: Attestation | FilesAttestation, now: dt.datetime) -> None:
+    """Raise `IntegrityError` for a statement that is of the future, or has expired."""
+    if body.created > now + _AHEAD:
+        raise IntegrityError(
+            f"expected an attestation of the past, got one of {body.created:%Y-%m-%d %H:%M} UTC: check the clocks"
+        )
+    if now >= body.expires:
+        raise IntegrityError(
+            f"expected an attestation that is still valid, got one that expired on {body.expires:%Y-%m-%d}: sign again"
+        )
 
 
 def refuse_other_files(wanted: Manifest, path: Path, *, told: Told | None = None) -> None:
@@ -185,6 +199,11 @@ def read_envelope(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or {"mediaType", "payload"}.isdisjoint(found):
         raise FormatError(f"expected an attestation in {path}, got other JSON: name the file that casemate sign wrote")
     return found
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in a file; raises `FormatError` for a file that holds none, `UsageError` as `read_envelope` does."""
+    return manifest.from_json(_bytes(path))
 
 
 def read_trust(paths: Sequence[Path], revoked: Path | None = None) -> TrustFile:
@@ -283,17 +302,6 @@ def _valid_signers(
     return tuple(valid)
 
 
-def _refuse_days(created: dt.datetime, expires: dt.datetime, now: dt.datetime) -> None:
-    if created > now + _AHEAD:
-        raise IntegrityError(
-            f"expected an attestation of the past, got one of {created:%Y-%m-%d %H:%M} UTC: check the clocks"
-        )
-    if now >= expires:
-        raise IntegrityError(
-            f"expected an attestation that is still valid, got one that expired on {expires:%Y-%m-%d}: sign again"
-        )
-
-
 def _refuse_weaker(body: Attestation, demanded: Policy, today: dt.date) -> None:
     if body.policy is None:
         if body.policy_digest != canonical.digest(canonical.loads(wire.write(demanded, Policy))):
@@ -322,7 +330,7 @@ def _trust(path: Path) -> TrustFile:
     data = _bytes(path)
     if data.lstrip()[:1] == b"{":
         return TrustFile.load(data)
-    return TrustFile((TrustedKey(keys.load_public(path).public_bytes_raw()),))
+    return TrustFile((TrustedKey(keys.load_public(path, pem=data).public_bytes_raw()),))
 
 
 def _bytes(path: Path) -> bytes:

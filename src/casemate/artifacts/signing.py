@@ -1,8 +1,8 @@
 """Signatures of OpenSSF model-signing (v1.0 of its predicate), which others make and check with its own tools.
 
 Made and checked by that library itself, with an elliptic-curve key or a certificate; we add what its messages lack. It
-leaves out `.git`, `.github`, `.gitattributes` and `.gitignore` of a folder, and lets a signature leave out more: what
-was left out and lies there is told, for nobody signed it.
+leaves out `.git`, `.github`, `.gitattributes` and `.gitignore` of a folder, even where the signature does not say so,
+and lets a signature leave out more: each file that lies there and is not in the signature is told.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from casemate.errors import CasemateError, IntegrityError, Unavailable, UsageError
-from casemate.formats import canonical, files
+from casemate.formats import atomic, canonical, files
 
 __all__ = ["check_with_certificate", "check_with_key", "is_bundle", "sign_with_certificate", "sign_with_key"]
 
@@ -32,7 +33,8 @@ def sign_with_key(path: Path, output: Path, *, key: Path, passphrase: str | None
     secret = None if passphrase is None else passphrase.encode()
     with _told(f"expected an elliptic-curve private key in {key} and a model of plain files"):
         config = _library("signing").Config().use_elliptic_key_signer(private_key=key, password=secret)
-        config.sign(path, output)
+        made = _made(config, path)
+    atomic.write(output, made)
 
 
 def sign_with_certificate(
@@ -53,7 +55,8 @@ def sign_with_certificate(
                 certificate_chain=list(chain) or [certificate],  # 1.1.1 cannot read an empty chain
             )
         )
-        config.sign(path, output)
+        made = _made(config, path)
+    atomic.write(output, made)
 
 
 def check_with_key(path: Path, signature: Path, *, key: Path) -> tuple[str, ...]:
@@ -87,16 +90,37 @@ def _check(config: Any, path: Path, signature: Path) -> tuple[str, ...]:
     _refuse_odd(path, IntegrityError)
     with _refused():
         config.verify(path, signature)
-    payload: Any = canonical.loads(signature.read_bytes())
-    statement: Any = canonical.loads(base64.b64decode(payload["dsseEnvelope"]["payload"]))
-    return tuple(_left_out(path, statement["predicate"]))
+        bundle: Any = canonical.loads(signature.read_bytes())
+        statement: Any = canonical.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
+        return _left_out(path, statement)
 
 
-def _left_out(path: Path, predicate: Mapping[str, Any]) -> Iterator[str]:
-    if path.is_dir():
-        for name in predicate.get("serialization", {}).get("ignore_paths", ()):
-            if not PurePosixPath(name).is_absolute() and (path / name).exists():
-                yield name
+def _made(config: Any, path: Path) -> bytes:
+    """The library writes piece by piece and through links; what it wrote goes to its place whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        aside = Path(folder, "signature")
+        config.sign(path, aside)
+        return aside.read_bytes()
+
+
+def _left_out(path: Path, statement: Mapping[str, Any]) -> tuple[str, ...]:
+    """The files of a folder that no digest of the statement is of; a folder of such files is told as one.
+
+    Before 1.0 the subjects were the files.
+    """
+    if not path.is_dir():
+        return ()
+    predicate = statement["predicate"]
+    covered = {item["name"] for item in predicate.get("resources", statement["subject"])}
+    if predicate.get("serialization", {}).get("method") == "shards":  # "name:start:end"
+        covered = {name.rsplit(":", 2)[0] for name in covered}
+    kept = {str(parent) for name in covered for parent in PurePosixPath(name).parents}
+    bare: dict[str, None] = {}
+    for name in files.walk(path):
+        if name not in covered:
+            parents = [str(parent) for parent in reversed(PurePosixPath(name).parents)]
+            bare[next((parent for parent in parents if parent not in kept), name)] = None
+    return tuple(bare)
 
 
 def _refuse_odd(path: Path, refusal: type[CasemateError]) -> None:

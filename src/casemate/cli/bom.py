@@ -32,6 +32,9 @@ def bom(
     from casemate.errors import UsageError
     from casemate.report import cyclonedx
 
+    read = {Path(run).resolve(), Path(run, "report.json").resolve()} | ({model.resolve()} if model else set())
+    if output is not None and output.resolve() in read:
+        raise UsageError(f"expected an --output of its own, got {output}, which is read: name another")
     report = _report(run, store)
     packages = package_components() if environment else []
     if report is not None:

@@ -46,7 +46,11 @@ def new(
         raise UsageError(f"expected a new file, got existing {other}: choose another name; keys are not overwritten")
     key = keys.generate()
     keys.save_private(path, key, None if no_passphrase else _chosen_passphrase())
-    keys.save_public(other, key.public_key())
+    try:
+        keys.save_public(other, key.public_key())
+    except BaseException:
+        path.unlink(missing_ok=True)  # half a pair is none
+        raise
     show(f"{keys.key_id(key.public_key())}", f"  {path}  (private: keep it)", f"  {other}  (public: give it away)")
     return 0
 
@@ -124,20 +128,12 @@ def list_(file: Annotated[Path, typer.Argument(help="A trust file.")]) -> int:
     return 0
 
 
-def asked_passphrase(path: Path) -> str | None:
-    """The passphrase of a private key file, if it has one: from CASEMATE_KEY_PASSPHRASE, else asked for.
+def asked_passphrase(path: Path, pem: bytes) -> str | None:
+    """The passphrase of a private key with that content, if it has one: from CASEMATE_KEY_PASSPHRASE, else asked for.
 
     Raises `UsageError` where there is nobody to ask.
     """
-    from casemate.errors import UsageError
-
-    try:
-        encrypted = b"ENCRYPTED" in path.read_bytes()[: 64 << 10]
-    except OSError as error:
-        raise UsageError(
-            f"expected a readable key file, got {path}: {error.strerror or error}; check the path"
-        ) from error
-    if not encrypted:
+    if b"ENCRYPTED" not in pem:
         return None
     return os.environ.get(_VARIABLE) or _prompt(f"passphrase of {path}: ")
 
@@ -161,19 +157,19 @@ def _prompt(text: str) -> str:
 
     if not sys.stdin.isatty():
         raise UsageError(f"expected a passphrase, got nobody to ask: set {_VARIABLE}, or use a key without one")
-    return getpass.getpass(text)
+    try:
+        return getpass.getpass(text)
+    except EOFError as error:
+        raise UsageError("expected a passphrase, got the end of the input: type it, or set " + _VARIABLE) from error
 
 
 def _public(path: Path) -> Ed25519PublicKey:
     from casemate.formats import keys
 
-    try:
-        private = b"PRIVATE KEY-----" in path.read_bytes()[: 64 << 10]
-    except OSError:
-        private = False
-    if private:
-        return keys.load_private(path, asked_passphrase(path)).public_key()
-    return keys.load_public(path)
+    pem = keys.read_pem(path)
+    if b"PRIVATE KEY-----" in pem:
+        return keys.load_private(path, asked_passphrase(path, pem), pem=pem).public_key()
+    return keys.load_public(path, pem=pem)
 
 
 def _read(file: Path) -> TrustFile:

@@ -32,6 +32,7 @@ class Method(StrEnum):
 Paths = list[Path] | None
 Ingredients = tuple[Paths, Paths, list[str] | None, list[str] | None]
 Audit = tuple[Path, Path, bool] | None
+_DAYS = 90
 
 
 def sign(
@@ -39,7 +40,7 @@ def sign(
     key: Annotated[Path | None, typer.Option("--key", "-k", help="The private key (see `casemate key new`).")] = None,
     report: Annotated[Path | None, typer.Option(help="The folder of an audit's report on this model.")] = None,
     config: Annotated[Path, typer.Option(help="How the audit loaded the model, for --report.")] = Path("casemate.toml"),
-    days: Annotated[int, typer.Option(min=1, help="How long the statement is valid.")] = 90,
+    days: Annotated[int | None, typer.Option(min=1, help="How long the statement is valid; 90 by default.")] = None,
     parent: Annotated[Paths, typer.Option(help="A model it was made from: attestation, manifest or files.")] = None,
     data: Annotated[Paths, typer.Option(help="Data it was trained on: attestation, manifest or files.")] = None,
     source: Annotated[list[str] | None, typer.Option(metavar="URI[#sha256=HEX]", help="Where it was fetched.")] = None,
@@ -58,13 +59,19 @@ def sign(
     """Sign which files a model or data set is, and what an audit said."""
     place = _place(path, output, method)
     lineage = (parent, data, source, code)
+    record = None if report is None else report / "report.json"
+    _refuse_input(place, key, certificate, *(chain or ()), *(parent or ()), *(data or ()), record, config)
+    if method is not Method.CERTIFICATE:
+        _refuse_beside("without --method certificate", **{"--certificate": certificate, "--chain": chain})
+    own = {"--report": report, "--days": days, "--name": name, "lineage": any(lineage)}
     if method is not Method.ED25519:
-        _refuse_beside(method, report=report, unsigned=unsigned, lineage=lineage, name=name)
+        _refuse_beside(f"with --method {method}", **own, **{"--unsigned": unsigned})
         return _sign_with_library(path, place, key, method, certificate=certificate, chain=chain)
     if unsigned:
+        _refuse_beside("with --unsigned", **own, **{"--key": key})
         return _write_manifest(path, place)
     return _sign(
-        path, place, _needed(key), name=name, days=days, rehash=rehash, lineage=lineage,
+        path, place, _needed(key), name=name, days=_DAYS if days is None else days, rehash=rehash, lineage=lineage,
         audit=None if report is None else (report, config, trust),
     )  # fmt: skip
 
@@ -75,11 +82,15 @@ def _sign(
     from casemate.artifacts.journals import Journal
     from casemate.cli._show import show
     from casemate.cli.key import asked_passphrase
-    from casemate.formats import atomic, files, keys
+    from casemate.formats import atomic, files, keys, manifest
     from casemate.formats.provenance import Provenance
 
-    secret = keys.load_private(key, asked_passphrase(key))
-    report = None if audit is None else _report(audit[0])  # what cannot be read must be said before hours of hashing
+    pem = keys.read_pem(key)
+    secret = keys.load_private(key, asked_passphrase(key, pem), pem=pem)
+    # what will not do must be said before hours of hashing
+    report = None if audit is None else _report(audit[0])
+    about = Provenance(name or path.resolve().name, manifest.Manifest(()))
+    _envelope(about, report, secret, days)
     journal, finished = Journal(place.with_name(f".{place.name}.journal"), secret, fresh=rehash), False
     try:
         found = files.look(path)
@@ -87,7 +98,7 @@ def _sign(
         if report is not None and audit is not None:
             _refuse_other_model(report, path, config=audit[1], trust=audit[2])
         _refuse_changed(path, found)
-        about = Provenance(name or path.resolve().name, listed, made_of)
+        about = Provenance(about.name, listed, made_of)
         atomic.write(place, _dumped(_envelope(about, report, secret, days)))
         finished = True
     except KeyboardInterrupt as interruption:
@@ -153,10 +164,12 @@ def _sign_with_library(
     from casemate.cli._show import show
     from casemate.cli.key import asked_passphrase
     from casemate.errors import UsageError
+    from casemate.formats import keys
 
     private = _needed(key)
     if method is Method.KEY:
-        signing.sign_with_key(path, place, key=private, passphrase=asked_passphrase(private))
+        passphrase = asked_passphrase(private, keys.read_pem(private))
+        signing.sign_with_key(path, place, key=private, passphrase=passphrase)
     elif certificate is None:
         raise UsageError("expected the certificate of the key, got none: name it with --certificate")
     else:
@@ -239,14 +252,23 @@ def _place(path: Path, output: Path | None, method: Method) -> Path:
     return place
 
 
-def _refuse_beside(method: Method, **given: Any) -> None:
+def _refuse_input(place: Path, *given: Path | None) -> None:
+    """What is read must not be written over: a private key least of all."""
     from casemate.errors import UsageError
 
-    lineage = given.pop("lineage")
-    if any(given.values()) or any(lineage):
+    if place.resolve() in {item.resolve() for item in given if item is not None}:
+        raise UsageError(f"expected an --output of its own, got {place}, which is read: name another")
+
+
+def _refuse_beside(what: str, **given: object) -> None:
+    """An option that would have no effect promises what the signature does not hold."""
+    from casemate.errors import UsageError
+
+    names = [name for name, value in given.items() if value]
+    if names:
         raise UsageError(
-            f"expected --method {method} alone, got options of our own statement: sign that with Ed25519, and then "
-            "its file with this method"
+            f"expected options that go {what}, got {', '.join(names)}: leave them out, or sign with Ed25519 (and then "
+            "its file with another method)"
         )
 
 

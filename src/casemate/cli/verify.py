@@ -36,7 +36,7 @@ def verify(
     key: Annotated[Paths, typer.Option("--key", "-k", help="A public key, or a trust file of several.")] = None,
     revoked: Annotated[Path | None, typer.Option(help="A trust file whose revoked keys count for nothing.")] = None,
     policy: Annotated[Path | None, typer.Option(help="A casemate.toml: the audit's policy must be as strict.")] = None,
-    max_age: Annotated[int | None, typer.Option(min=0, metavar="DAYS", help="How old an audit may be.")] = None,
+    max_age: Annotated[int | None, typer.Option(min=0, max=36500, help="How old an audit may be, in days.")] = None,
     verdict: Annotated[Wanted | None, typer.Option(help="Ask for an audit with this verdict.")] = None,
     report: Annotated[Path | None, typer.Option(help="Ask for an audit with this report.")] = None,
     parent: Annotated[Paths, typer.Option(help="Attestations of what it was made of, verified too.")] = None,
@@ -47,6 +47,7 @@ def verify(
     from casemate.artifacts import provenance, signing
     from casemate.cli._progress import progress
     from casemate.cli._show import show
+    from casemate.errors import UsageError
 
     if manifest is not None:
         _refuse_beside(attestation, key, revoked, policy, max_age, verdict, report, parent, root)
@@ -57,6 +58,10 @@ def verify(
     if signing.is_bundle(envelope):
         _refuse_beside(revoked, policy, max_age, verdict, report, parent)
         return _check_with_library(path, place, key=key, root=root)
+    if root:
+        raise UsageError(
+            f"expected --key for our own attestation {place}, got --root: certificates are model-signing's"
+        )
     trust = provenance.read_trust(key or (), revoked)
     verified = provenance.verify_envelope(envelope, trust, _demands(policy, max_age, verdict, report))
     parts = provenance.verify_ingredients(verified, [provenance.read_envelope(item) for item in parent or ()], trust)
@@ -86,13 +91,8 @@ def _compare(path: Path, listed: Path) -> int:
     from casemate.artifacts import provenance
     from casemate.cli._progress import progress
     from casemate.cli._show import show
-    from casemate.errors import UsageError
-    from casemate.formats import manifest
 
-    try:
-        wanted = manifest.from_json(listed.read_bytes())
-    except OSError as error:
-        raise UsageError(f"expected a manifest, got {listed}: {error.strerror or error}; check the path") from error
+    wanted = provenance.read_manifest(listed)
     with progress() as tell:
         provenance.refuse_other_files(wanted, path, told=lambda done, total: tell("verify", done, total))
     show(f"the same files: {len(wanted.entries):,}, as listed in {listed}; nobody signed that list")
@@ -110,7 +110,9 @@ def _check_with_library(path: Path, signature: Path, *, key: Paths, root: Paths)
     elif key is not None and len(key) == 1:
         left_out = signing.check_with_key(path, signature, key=key[0])
     else:
-        raise UsageError("expected one public key or root certificates, got neither: name --key or --root")
+        raise UsageError(
+            f"expected one public key or root certificates, got {len(key or ())} keys: name --key or --root"
+        )
     show("verified: every file that model-signing's signature covers")
     for name in left_out:
         show(f"  not covered: {name}")

@@ -12,9 +12,10 @@ from casemate.errors import UsageError
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-__all__ = ["generate", "key_id", "load_private", "load_public", "save_private", "save_public"]
+__all__ = ["generate", "key_id", "load_private", "load_public", "read_pem", "save_private", "save_public"]
 
 _MAX_BYTES = 64 << 10
+_LONGEST = 1023  # bytes of a passphrase, OpenSSL's limit
 
 
 def generate() -> Ed25519PrivateKey:
@@ -32,7 +33,8 @@ def key_id(public_key: Ed25519PublicKey) -> str:
 def save_private(path: str | os.PathLike[str], key: Ed25519PrivateKey, passphrase: str | None = None) -> None:
     """Write a private key, readable by its owner only (mode 0600), encrypted if there is a passphrase.
 
-    Raises `UsageError` if the file exists (a key is never overwritten), cannot be written, or the passphrase is empty.
+    Raises `UsageError` if the file exists (a key is never overwritten), cannot be written, or the passphrase is empty,
+    too long or no text.
     """
     from cryptography.hazmat.primitives.serialization import (
         BestAvailableEncryption,
@@ -45,7 +47,7 @@ def save_private(path: str | os.PathLike[str], key: Ed25519PrivateKey, passphras
         raise UsageError(
             "expected a passphrase, got an empty one: choose one, or pass None to store the key unencrypted"
         )
-    lock = NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase.encode("utf-8"))
+    lock = NoEncryption() if passphrase is None else BestAvailableEncryption(_encoded(passphrase))
     _create(Path(path), key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock), mode=0o600)
 
 
@@ -59,8 +61,27 @@ def save_public(path: str | os.PathLike[str], key: Ed25519PublicKey) -> None:
     _create(Path(path), key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), mode=0o644)
 
 
-def load_private(path: str | os.PathLike[str], passphrase: str | None = None) -> Ed25519PrivateKey:
-    """Read a private key.
+def read_pem(path: str | os.PathLike[str]) -> bytes:
+    """The content of a key file, for the loaders: a pipe can be read once only.
+
+    Raises `UsageError` for a file that cannot be read or is larger than any key.
+    """
+    try:
+        with open(path, "rb") as stream:
+            data = stream.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(
+            f"expected a readable key file, got {path}: {error.strerror or error}; check the path"
+        ) from error
+    if len(data) > _MAX_BYTES:
+        raise UsageError(f"expected a key file, got {path} with more than {_MAX_BYTES} bytes: check the path")
+    return data
+
+
+def load_private(
+    path: str | os.PathLike[str], passphrase: str | None = None, *, pem: bytes | None = None
+) -> Ed25519PrivateKey:
+    """Read a private key; `pem` is the file's content, where it was read already.
 
     Raises `UsageError`: not a readable private key, another algorithm, a passphrase that is missing, wrong or not
     needed.
@@ -69,7 +90,7 @@ def load_private(path: str | os.PathLike[str], passphrase: str | None = None) ->
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    pem = _read(path)
+    pem = read_pem(path) if pem is None else pem
     _refuse_other_half(path, pem, wanted=b"PRIVATE KEY-----", other=b"PUBLIC KEY-----")
     encrypted = b"ENCRYPTED" in pem
     if encrypted and not passphrase:
@@ -79,7 +100,7 @@ def load_private(path: str | os.PathLike[str], passphrase: str | None = None) ->
             f"expected no passphrase, since {path} is not encrypted, got one: leave it out, or check the path"
         )
     try:
-        key = load_pem_private_key(pem, passphrase.encode("utf-8") if passphrase else None)
+        key = load_pem_private_key(pem, _encoded(passphrase) if passphrase else None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         mend = "check the passphrase and the file" if encrypted else "check the file"
         raise UsageError(f"expected a private key in {path}, got one that does not open: {mend}") from error
@@ -88,8 +109,8 @@ def load_private(path: str | os.PathLike[str], passphrase: str | None = None) ->
     return key
 
 
-def load_public(path: str | os.PathLike[str]) -> Ed25519PublicKey:
-    """Read a public key.
+def load_public(path: str | os.PathLike[str], *, pem: bytes | None = None) -> Ed25519PublicKey:
+    """Read a public key; `pem` is the file's content, where it was read already.
 
     Raises `UsageError`: not a readable public key, or another algorithm.
     """
@@ -97,7 +118,7 @@ def load_public(path: str | os.PathLike[str]) -> Ed25519PublicKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    pem = _read(path)
+    pem = read_pem(path) if pem is None else pem
     _refuse_other_half(path, pem, wanted=b"PUBLIC KEY-----", other=b"PRIVATE KEY-----")
     try:
         key = load_pem_public_key(pem)
@@ -106,6 +127,16 @@ def load_public(path: str | os.PathLike[str]) -> Ed25519PublicKey:
     if not isinstance(key, Ed25519PublicKey):
         raise UsageError(f"expected an Ed25519 key in {path}, got {_algorithm(key)}: make one with casemate key")
     return key
+
+
+def _encoded(passphrase: str) -> bytes:
+    try:
+        data = passphrase.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError("expected a passphrase in UTF-8, got other bytes: choose another") from error
+    if len(data) > _LONGEST:
+        raise UsageError(f"expected a passphrase of at most {_LONGEST} bytes, got {len(data)}: choose a shorter one")
+    return data
 
 
 def _create(path: Path, data: bytes, *, mode: int) -> None:
@@ -127,19 +158,6 @@ def _create(path: Path, data: bytes, *, mode: int) -> None:
         if isinstance(error, OSError):
             raise UsageError(f"expected to be able to write {path}, got {error.strerror}: free some space") from error
         raise
-
-
-def _read(path: str | os.PathLike[str]) -> bytes:
-    try:
-        with open(path, "rb") as stream:
-            data = stream.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise UsageError(
-            f"expected a readable key file, got {path}: {error.strerror or error}; check the path"
-        ) from error
-    if len(data) > _MAX_BYTES:
-        raise UsageError(f"expected a key file, got {path} with more than {_MAX_BYTES} bytes: check the path")
-    return data
 
 
 def _refuse_other_half(path: str | os.PathLike[str], pem: bytes, *, wanted: bytes, other: bytes) -> None:

@@ -1,8 +1,8 @@
 """Manifests: which files belong together, and what is wrong with a folder that claims to be them.
 
 Paths are those of every system at once: `/` between parts, relative, no `.` or `..`, Unicode NFC, no backslash and no
-control character, and no two that differ only in case, so that the same manifest means the same files on Linux, macOS
-and Windows.
+control character, and no two that differ only in case or in final dots and blanks, so that the same manifest means the
+same files on Linux, macOS and Windows.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ __all__ = [
 ]
 
 _DRIVE = re.compile(r"[A-Za-z]:")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")  # with bidi marks
+# with ends of lines and marks of direction
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -308,10 +309,11 @@ def _clashes(names: Iterable[str]) -> list[Problem]:
     problems = []
     for name in sorted(names):
         key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        key = "/".join(part.rstrip(" .") for part in key.split("/"))  # as Windows reads it
         other = first.setdefault(key, name)
         if other != name:
             problems.append(
-                Problem(_shown(name), ProblemKind.CASE_FOLD, f"differs from {_shown(other)} only in case or form")
+                Problem(_shown(name), ProblemKind.CASE_FOLD, f"differs from {_shown(other)} only in case, form or end")
             )
     return problems
 

@@ -27,13 +27,15 @@ __all__ = ["TrustFile", "TrustedKey"]
 
 _TIMES, _WORDS = ("not_before", "not_after", "revoked"), ("owner", "reason")
 _OPTIONAL = (*_TIMES, *_WORDS)
+_LONGEST = 500  # characters
 
 
 @dataclass(frozen=True, slots=True)
 class TrustedKey:
     """A public key: 32 raw bytes, whose it is, its days (aware, UTC; None is open), and when and why it was revoked.
 
-    Raises `FormatError` for another length, days in the wrong order, or a revocation without a reason.
+    Raises `FormatError` for another length, an owner or reason that is long or not printable, days in the wrong order,
+    or a revocation without a reason.
     """
 
     raw: bytes
@@ -47,6 +49,8 @@ class TrustedKey:
         """Check the length and the days."""
         if len(self.raw) != 32:
             raise FormatError(f"expected a public key of 32 bytes, got {len(self.raw)}: add it with casemate key trust")
+        for name in _WORDS:
+            _refuse_unprintable(name, getattr(self, name))
         if self.not_before and self.not_after and self.not_before >= self.not_after:
             raise FormatError(f"expected not_before < not_after of {self.id}, got the reverse: correct the days")
         if (self.revoked is None) != (not self.reason.strip()):
@@ -148,8 +152,9 @@ def _key(item: object) -> TrustedKey:
     if not isinstance(item, Mapping) or not {"id", "public"} <= set(item) <= {"id", "public", *_OPTIONAL}:
         raise FormatError(f"expected a key with id and public, got {item!r:.120}: add it with casemate key trust")
     for name, text in item.items():
-        if not isinstance(text, str) or not text or len(text) > 500 or not text.isprintable():
-            raise FormatError(f"expected {name} as printable text, got {text!r:.60}: mend the trust file")
+        _refuse_unprintable(name, text)
+        if not text:
+            raise FormatError(f"expected {name} as text, got an empty one: leave it out")
     try:
         raw = base64.b64decode(item["public"], validate=True)
     except (binascii.Error, ValueError):
@@ -159,3 +164,8 @@ def _key(item: object) -> TrustedKey:
     if key.to_json() != dict(item):
         raise FormatError(f"expected the key {item['id']!r:.40}, got another under that id: add it again")
     return key
+
+
+def _refuse_unprintable(name: str, text: object) -> None:
+    if not isinstance(text, str) or len(text) > _LONGEST or not text.isprintable():
+        raise FormatError(f"expected {name} as at most {_LONGEST} printable characters, got {text!r:.60}: shorten it")
