@@ -257,7 +257,8 @@ def test_a_malicious_file_is_not_even_isolated_and_a_suspicious_one_is(tmp_path:
     assert hold(tmp_path / "m.pkl").scanned.level is Level.SUSPICIOUS
     with pytest.raises(ModelError, match=r"suspicious \(.*own.Model.*--isolate.*--trust"):
         load_model(tmp_path / "m.pkl", Declared())
-    declared = Declared(isolate=True, folder=tmp_path)
+    (tmp_path / "linked").symlink_to(tmp_path)
+    declared = Declared(isolate=True, folder=tmp_path / "linked")
     native = load_model(tmp_path / "m.pkl", declared)
     assert declared.notes == {"scan": "suspicious; loaded in isolation"}
     assert "own" not in sys.modules
@@ -326,6 +327,7 @@ builtins._casemate_teller = Teller()
     [
         ("os._exit(3)", "the end of its process"),
         (f"[forge(n, {bytes([255] * 64)!r}) for n in range(3, 9)]", "more than 1024 MiB"),
+        ("[forge(n, b'CASEMATE-NO-WALLS but lies') for n in range(3, 9)]", "more than 1024 MiB"),
         (f"[forge(n, {bytes([9] + 16 * [0])!r}) for n in range(3, 9)]", "(a container|more bytes than one answer)"),
     ],
 )
@@ -365,6 +367,40 @@ def test_its_process_ends_with_it_however_it_ends(tmp_path: Path) -> None:
     assert not Path(f"/proc/{inside[0]}").exists()
     with pytest.raises(ModelError, match="ended before"):
         room.ask("labels", 0, X)
+
+
+@pytest.mark.parametrize(
+    ("lie", "says"),
+    [
+        ("{'classes': ['a', 'a']}", "different names of classes"),
+        ("{'classes': ['a', 'b'], 'task': 'regression'}", "2 classes .*, got a regression"),
+        ("{'error': 'expected x, got y: run this', 'kind': 'CasemateError'}", "in its own words: .*run this"),
+    ],
+)
+def test_what_a_model_says_of_itself_is_held_to_its_form_and_told_as_its_own(
+    lie: str, says: str, tmp_path: Path
+) -> None:
+    """Its code shares the process that answers, and can answer in its place."""
+    code = f"from casemate.adapters import isolated\nisolated._Host.wrapped = lambda host, asked: {lie}\n"
+    (tmp_path / "m.pkl").write_bytes(hostile(code + TELLER.format(body="return ['yes'] * len(x)")))
+    room = Room(hold(tmp_path / "m.pkl"), TRUSTED, patience=60)
+    with pytest.raises(ModelError, match=f"^expected .*{says}.*: "):
+        wrap(Isolated(room), classes=("a", "b"))
+    room.close()
+
+
+def test_a_signal_to_its_own_group_does_not_reach_whoever_started_it(tmp_path: Path) -> None:
+    """Namespaces do not hold `kill(0, ...)`, which ended the audit and all that shared its group."""
+    (tmp_path / "m.pkl").write_bytes(hostile(TELLER.format(body="os.kill(0, 15); return ['yes'] * len(x)")))
+    program = (
+        "import sys; from pathlib import Path; from casemate.adapters import wrap; import numpy\n"
+        "from casemate.adapters.loading import *\n"
+        "n = load_model(Path(sys.argv[1]), Declared(isolate=True, trust=True))\n"
+        "print(wrap(n).labels(numpy.zeros((2, 4))))"
+    )
+    run = [sys.executable, "-c", program, str(tmp_path / "m.pkl")]
+    done = subprocess.run(run, capture_output=True, text=True, start_new_session=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "[1 1]\n"), done.stderr
 
 
 def test_a_process_whose_owner_is_killed_does_not_outlive_it(tmp_path: Path) -> None:
@@ -445,6 +481,8 @@ def test_what_the_room_shows_holds_no_file_of_the_user(tmp_path: Path) -> None:
         tmp_path / "data",
         Path("/proc"),
         Path("/var"),
+        Path(sys.prefix) / "pip.conf",
+        Path(sys.prefix) / "pyvenv.cfg",
     ]
     home = [path for path in shown if path == Path.home()]
     assert home == []

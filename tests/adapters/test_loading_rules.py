@@ -65,6 +65,12 @@ def _lit(path: Path) -> None:
     lightgbm.LGBMClassifier(n_estimators=2, verbose=-1, n_jobs=1).fit(X, Y).booster_.save_model(path)
 
 
+def _graph(path: Path) -> None:
+    import skl2onnx
+
+    path.write_bytes(skl2onnx.to_onnx(MODEL, X[:1].astype(np.float32), target_opset=17).SerializeToString())
+
+
 MAKERS: dict[str, Callable[[Path], object]] = {
     "m.skops": lambda path: save_skops(path, MODEL),
     "m.pkl": lambda path: path.write_bytes(pickle.dumps(MODEL)),
@@ -252,18 +258,20 @@ def test_weights_that_torch_itself_refuses_need_trust_and_say_so(tmp_path: Path)
     assert declared.notes == {}  # trust was not needed
 
 
-@pytest.mark.parametrize("name", ["m.skops", "m.pt2", "m.ubj", "m.txt"])
+@pytest.mark.parametrize("name", ["m.skops", "m.pt2", "m.ubj", "m.txt", "m.onnx"])
 def test_files_that_run_nothing_pass_suspicion_and_not_malice(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    MAKERS[name](tmp_path / name)
+    {**MAKERS, "m.onnx": _graph}[name](tmp_path / name)
     for level in (Level.SUSPICIOUS, Level.UNKNOWN, Level.UNREADABLE):
         monkeypatch.setattr(verdicts, "scan_bytes", lambda data, named, level=level: ruled(level).scanned)
         load_model(tmp_path / name, Declared())
     monkeypatch.setattr(verdicts, "scan_bytes", lambda data, named: ruled(Level.MALICIOUS).scanned)
     with pytest.raises(ModelError, match="malicious"):
         load_model(tmp_path / name, Declared())
-    load_model(tmp_path / name, Declared(trust=True))
+    declared = Declared(trust=True)
+    load_model(tmp_path / name, declared)
+    assert declared.notes == {"trust": f"{name} is malicious, loaded because --trust said so"}
 
 
 def test_devices_and_pipes_are_not_waited_for(tmp_path: Path) -> None:

@@ -246,6 +246,8 @@ WRAPPER = ("joblib.numpy_pickle", "NumpyArrayWrapper")
         # Where joblib reads raw arrays only what may be called is called.
         (b"cbuiltins\ngetattr\n(cpandas\nDataFrame\nVcopy\ntR(tR.", [("pandas", "DataFrame"), WRAPPER], "."),
         (b"(Vx\ntR.", [WRAPPER], "."),
+        (b"((cbuiltins\ngetattr\ncpandas\nDataFrame\nVcopy\noo.", [("pandas", "DataFrame")], "to call"),
+        (b"cpandas\nDataFrame\n(N}Vcopy\nI1\nstb.", [("pandas", "DataFrame")], "a state for a class"),
         (b"cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81(dVdtype\nNsb.", [WRAPPER], "without a dtype"),
     ],
 )

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from casemate.adapters import confinement
+from casemate.adapters.archives import memory
 from casemate.adapters.loading import Declared
 from casemate.adapters.verdicts import Held
 from casemate.errors import Unavailable
@@ -27,7 +28,17 @@ __all__ = ["Ended", "NoWalls", "Process"]
 _LARGEST = 1 << 30  # bytes of one answer
 _MEMORY = 8 << 30  # bytes of address space beside eight times the file; threads and libraries reserve much of it
 _CPU = 4 * 3600  # seconds in all
-_LIBRARIES = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache")
+_LIBRARIES = (
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/etc/ld.so.cache",
+    "/usr/share/zoneinfo",
+)
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
@@ -48,16 +59,17 @@ class Process:
         room = tempfile.mkdtemp(prefix="casemate-room-")
         life, keep = os.pipe()
         name = "model" + Path(held.name).suffix.lower()
-        folders = _binds(declared.folder)
+        folder = declared.folder.resolve() if declared.folder is not None else None
         plan = {
             "room": room,
-            "binds": folders,
-            "path": _python_path(declared.folder),
+            "binds": _binds(folder),
+            "path": _python_path(folder),
             "name": name,
             "size": len(held.data),
             "life": life,
             "limits": {
                 "RLIMIT_AS": _MEMORY + 8 * len(held.data),
+                "RLIMIT_DATA": memory() * 3 // 4,
                 "RLIMIT_CPU": _CPU,
                 "RLIMIT_FSIZE": 0,
                 "RLIMIT_CORE": 0,
@@ -72,6 +84,7 @@ class Process:
             stderr=subprocess.DEVNULL,
             bufsize=0,
             pass_fds=(life,),
+            start_new_session=True,  # an interruption at the terminal is its owner's to answer
             cwd="/",
             env={"PATH": "", "LANG": "C.UTF-8", "HOME": "/tmp", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
@@ -79,6 +92,7 @@ class Process:
         self.end = weakref.finalize(self, _end, self._inner, keep, room)
         text = json.dumps(plan).encode()
         self._turn = threading.Lock()
+        self._walled = False
         self._sent = [len(text).to_bytes(8, "little") + text, held.data]
 
     def exchange(self, question: bytes, patience: float) -> bytes:
@@ -98,36 +112,42 @@ class Process:
         with selectors.DefaultSelector() as ready:
             ready.register(back, selectors.EVENT_READ)
             ready.register(out, selectors.EVENT_WRITE)
-            while (size := _size(got)) is None or len(got) < 8 + size:
+            while (size := self._size(got)) is None or len(got) < 8 + size:
                 left = last - time.monotonic()
                 if left <= 0:
                     raise Ended(f"no answer within {patience:g} s")
                 for key, _ in ready.select(left):
                     if key.fd == back:
-                        _receive(back, got)
+                        _receive(back, got, walled=self._walled)
                     elif not _give(out, sending):
                         ready.unregister(out)
         if len(got) > 8 + size:
             raise Ended("more bytes than one answer")
         return bytes(got[8:])
 
+    def _size(self, got: bytearray) -> int | None:
+        """The length of the answer, once that is there; before the first one it is said whether the walls stand.
 
-def _size(got: bytearray) -> int | None:
-    """The length of the answer, once that is there."""
-    if got.startswith(confinement.FAILED[:8]):
-        return None  # goes on until the pipe ends
-    size = int.from_bytes(got[:8], "little") if len(got) >= 8 else None
-    if size is not None and size > _LARGEST:
-        raise Ended(f"an answer of more than {_LARGEST >> 20} MiB")
-    return size
+        That is said before the model is opened, so that no model can say it.
+        """
+        said = len(confinement.READY)
+        if not self._walled and len(got) >= said and not got.startswith(confinement.FAILED):
+            if not got.startswith(confinement.READY):
+                raise Ended("something else than an answer")
+            self._walled = True
+            del got[:said]
+        size = int.from_bytes(got[:8], "little") if self._walled and len(got) >= 8 else None
+        if size is not None and size > _LARGEST:
+            raise Ended(f"an answer of more than {_LARGEST >> 20} MiB")
+        return size
 
 
-def _receive(descriptor: int, got: bytearray) -> None:
+def _receive(descriptor: int, got: bytearray, *, walled: bool) -> None:
     try:
         part = os.read(descriptor, 1 << 20)
     except BlockingIOError:
         return
-    if not part and got.startswith(confinement.FAILED):
+    if not part and not walled and got.startswith(confinement.FAILED):
         raise NoWalls(got[len(confinement.FAILED) :].decode(errors="replace"))
     if not part:
         raise Ended("the end of its process")
@@ -178,7 +198,10 @@ def _packages() -> list[str]:
 
 def _binds(folder: Path | None) -> list[str]:
     """What the room shows of this machine, outer folders first: Python, packages, libraries, Casemate, own modules."""
-    own = [sys.prefix, sys.base_prefix, sys.exec_prefix, *_python_path(None), str(Path(__file__).parents[1])]
+    # Of Python's folders the libraries alone: an environment may be a whole project, and pip keeps passwords there.
+    prefixes = (sys.prefix, sys.base_prefix, sys.exec_prefix)
+    own = [os.path.join(prefix, part) for prefix in prefixes for part in ("lib", "lib32", "lib64")]
+    own += [*_python_path(None), str(Path(__file__).parents[1])]
     mine = str(Path(__file__).parents[2])
     wanted = [*_LIBRARIES, *(path for path in own if path != mine or Path(mine).name in _INSTALLED)]
     wanted += [os.path.realpath(path) for path in wanted]

@@ -22,10 +22,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["FAILED", "confine", "main"]
+__all__ = ["FAILED", "READY", "confine", "main"]
 
+READY = b"CASEMATE-WALLS-UP"
+"""The first that is written, before anything of the model is opened: the walls stand."""
 FAILED = b"CASEMATE-NO-WALLS"
-"""What is written in place of an answer where the walls cannot be built, followed by the reason."""
+"""What is written in its place where the walls cannot be built, followed by the reason; as long as `READY`."""
 
 _MS_REC, _MS_BIND, _MS_PRIVATE, _MS_NOSUID, _MS_NODEV = 16384, 4096, 1 << 18, 2, 4
 _SPACES = 0x10000000 | 0x40000000 | 0x00020000 | 0x20000000 | 0x08000000 | 0x04000000  # user net mount pid ipc uts
@@ -36,7 +38,7 @@ _THREAD = 0x00010000
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
 # Numbers of the system calls that are refused, by machine: `asm/unistd.h`. From 424 on all machines share them.
-_NEW = (425, 426, 427, 428, 429, 430, 431, 432, 433, 434, 438, 442)  # io_uring, mounts, pidfd
+_NEW = (425, 426, 427, 428, 429, 430, 431, 432, 433, 434, 438, 442, 447)  # io_uring, mounts, pidfd, secret memory
 _CALLS: dict[str, dict[str, Any]] = {
     "x86_64": {
         "arch": 0xC000003E, "clone": 56, "prctl": 157, "pivot_root": 155, "capset": 126,
@@ -76,6 +78,7 @@ def main() -> None:
         os._exit(1)
     if inner:
         _wait(inner, plan["life"])
+    os.write(1, READY)
     sys.path[:] = plan["path"]
     from casemate.adapters.isolated import serve
 
@@ -101,6 +104,7 @@ def confine(plan: dict[str, Any], read: Callable[[int], bytes]) -> int:
     inner = os.fork()
     if inner:
         return inner
+    os.setsid()  # signals to one's own group pass namespaces: `kill(0, ...)` would reach whoever started us
     _check(libc.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "to die with its parent")
     os.close(plan["life"])
     _limit(plan["limits"])
@@ -113,6 +117,8 @@ def confine(plan: dict[str, Any], read: Callable[[int], bytes]) -> int:
 def _separate(libc: Any) -> None:
     """New namespaces, in which this user is who he was."""
     user, group = os.getuid(), os.getgid()
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")  # where memory runs out, it is this process that the kernel ends
     if libc.unshare(_SPACES):
         told = os.strerror(ctypes.get_errno())
         raise _NoWall(f"namespaces of its own ({told}); containers and some systems forbid them to users")

@@ -43,7 +43,7 @@ def open_exported(path: Path, declared: Declared) -> Program:
     need("torch", f"read {path.name}")
     held = hold(path)
     check_archive(path, ModelError, held.data)
-    check_verdict(held, runs=False, trust=declared.trust)
+    check_verdict(held, runs=False, trust=declared.trust, notes=declared.notes)
     try:
         return _opened(_read(held))
     except _Refused as error:

@@ -225,7 +225,7 @@ def _copied(path: Path, declared: Declared) -> Iterator[Path]:
             if file.is_file() and file.name not in unused and (file.suffix in _READ or file.name == _PICKLED):
                 held = hold(file)
                 check_archive(file, ModelError, held.data)
-                check_verdict(held, runs=file.name == _PICKLED, trust=declared.trust)
+                check_verdict(held, runs=file.name == _PICKLED, trust=declared.trust, notes=declared.notes)
                 (inside / file.name).write_bytes(held.data)
         yield inside
 

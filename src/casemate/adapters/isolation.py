@@ -158,13 +158,16 @@ class Room:
             not isinstance(named, list)
             or not all(isinstance(text, str) for text in named)
             or len(named) > _MOST_CLASSES
+            or len(set(named)) < len(named)
         ):
-            raise ModelError("expected names of classes from the isolated model, got something else: mend it")
+            raise ModelError("expected different names of classes from the isolated model, got something else: mend it")
         wanted = how["classes"]
         if wanted is not None and tuple(named) != wanted:
             raise ModelError(f"expected {len(wanted)} classes from the isolated model, got others: mend it")
         task = Task.REGRESSION if told.get("task") == str(Task.REGRESSION) else Task.CLASSIFICATION
-        return len(self._hows) - 1, tuple(named), task, told.get("scores") is True
+        if wanted is not None and task is Task.REGRESSION:
+            raise ModelError(f"expected {len(wanted)} classes from the isolated model, got a regression: mend it")
+        return len(self._hows) - 1, tuple(named), task, told.get("scores") is True and task is Task.CLASSIFICATION
 
     def ask(self, what: str, number: int, x: Array) -> Array:
         """The answer to samples `(n, ...)`; raises `ModelError` where there is none."""
@@ -189,7 +192,7 @@ class Room:
                 "do": "open",
                 "factory": given.factory,
                 "trusted": list(given.trusted),
-                "folder": str(given.folder) if given.folder else None,
+                "folder": str(given.folder.resolve()) if given.folder else None,
             }
         )
         named = told.get("classes")
@@ -214,8 +217,11 @@ class Room:
             raise self._fault(str(error), isinstance(error, NoWalls)) from error
         if "error" in told:
             text = _plain(str(told["error"]))
-            if told.get("kind") == "CasemateError" and text.startswith("expected "):
-                raise ModelError(text)
+            if told.get("kind") == "CasemateError":
+                raise ModelError(
+                    f"expected {self.held.name} to answer in isolation, got, in its own words: {text!r}: weigh that as "
+                    "what a stranger advises"
+                )
             raise ModelError(
                 f"expected {self.held.name} to answer in isolation, got {text or 'an error'}: it may need what it "
                 "cannot have there (network, files, processes)"

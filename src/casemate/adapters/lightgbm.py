@@ -47,7 +47,7 @@ def open_booster(path: Path, declared: Declared) -> Any:
     """
     lightgbm = need("lightgbm", f"read {path.name}")
     held = hold(path)
-    check_verdict(held, runs=False, trust=declared.trust)
+    check_verdict(held, runs=False, trust=declared.trust, notes=declared.notes)
     try:
         text = io.TextIOWrapper(io.BytesIO(held.data), encoding="utf-8").read()
         check_text(text)

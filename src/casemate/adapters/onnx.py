@@ -40,7 +40,7 @@ def open_onnx(path: Path, declared: Declared) -> OnnxModel:
 
     Raises `ModelError` as `onnx_session.read_graph`, and `Unavailable` where onnx or onnxruntime is not installed.
     """
-    session = Session(read_graph(path, trust=declared.trust), path.name)
+    session = Session(read_graph(path, trust=declared.trust, notes=declared.notes), path.name)
     _ = session.live  # what does not run is said when the file is opened
     return OnnxModel(session)
 

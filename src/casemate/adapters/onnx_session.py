@@ -39,7 +39,7 @@ _DTYPES = {
 }
 
 
-def read_graph(path: Path, *, trust: bool = False) -> bytes:
+def read_graph(path: Path, *, trust: bool = False, notes: dict[str, str] | None = None) -> bytes:
     """The model in an ONNX file as one message, with what it keeps in files beside it; nothing is run.
 
     Raises `ModelError` for bytes that are no valid ONNX model or that a scan calls malicious, more than 2 GiB or a
@@ -50,12 +50,12 @@ def read_graph(path: Path, *, trust: bool = False) -> bytes:
     limit = min(_LARGEST, memory() // 4)
     _check_size(path.stat().st_size, limit, path)
     held = hold(path)
+    check_verdict(held, runs=False, trust=trust, notes=notes)
     try:
         model = onnx.load_model_from_string(held.data)
         outside = _outside(model)
     except Exception as error:  # bytes from outside: protobuf has errors of its own
         raise _damaged(path, error) from error
-    check_verdict(held, runs=False, trust=trust)
     if outside:  # each has its own part of a file, or all of it
         _check_size(len(held.data) + sum(_size_of(path, tensor) for tensor in outside), limit, path)
     try:

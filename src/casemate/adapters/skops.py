@@ -73,7 +73,7 @@ def load_estimator(
     file = _existing(path)
     suffix = file.suffix.lower()
     if suffix == ".skops":
-        return _skops_in(hold(file), trusted, trust)
+        return _skops_in(hold(file), trusted, trust, notes)
     if suffix not in PICKLES:
         raise ModelError(f"expected a .skops file or a pickle of an estimator, got {file.name}: save it with skops")
     held = hold(file)
@@ -102,11 +102,11 @@ def load_skops(path: str | Path, *, trusted: Sequence[str] = ()) -> Any:
     return _skops_in(hold(_existing(path)), trusted)
 
 
-def _skops_in(held: Held, trusted: Sequence[str], trust: bool = False) -> Any:
+def _skops_in(held: Held, trusted: Sequence[str], trust: bool = False, notes: dict[str, str] | None = None) -> Any:
     skops_io = _skops_io()
     file = Path(held.name)
     check_archive(file, ModelError, held.data)
-    check_verdict(held, runs=False, trust=trust)
+    check_verdict(held, runs=False, trust=trust, notes=notes)
     try:
         untrusted = set(skops_io.get_untrusted_types(data=held.data))
         refused = sorted(untrusted - set(REVIEWED) - set(trusted))

@@ -139,7 +139,7 @@ def load_weights(path: str | Path, factory: str, *, folder: Path | None = None) 
 def _loaded(held: Held, declared: Declared) -> nn.Module:
     factory, file = declared.factory or "", Path(held.name)
     check_archive(file, ModelError, held.data)
-    check_verdict(held, runs=file.suffix.lower() != ".safetensors", trust=declared.trust)
+    check_verdict(held, runs=file.suffix.lower() != ".safetensors", trust=declared.trust, notes=declared.notes)
     module = build_module(factory, folder=declared.folder)
     missing, unexpected = _filled(module, held, declared)
     if missing or unexpected:

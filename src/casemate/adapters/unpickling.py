@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -124,6 +125,10 @@ def _read(data: bytes, names: Names) -> Any:
                 self.made[id(found)] = found
             return found
 
+        def _instantiate(self, called: Any, args: Any) -> None:  # what OBJ and INST call
+            _check_called(self.made, called)
+            super()._instantiate(called, args)
+
         def load_build(self) -> None:
             target, state = self.stack[-2], self.stack[-1]
             _check_state(target, state)
@@ -152,12 +157,15 @@ def _held_to_rulings(step: Callable[[Any], None], depth: int) -> Callable[[Any],
     """An opcode that calls what lies `depth` deep on the stack: only what was found by name, and known to be called."""
 
     def checked(unpickler: Any) -> None:
-        called = unpickler.stack[-depth]
-        if unpickler.made.get(id(called)) is not called:
-            raise pickle.UnpicklingError("a call of what no table knows as something to call")
+        _check_called(unpickler.made, unpickler.stack[-depth])
         step(unpickler)
 
     return checked
+
+
+def _check_called(made: Mapping[int, Any], called: Any) -> None:
+    if made.get(id(called)) is not called:
+        raise pickle.UnpicklingError("a call of what no table knows as something to call")
 
 
 def _check_name(names: Names, module: str, name: str) -> None:
@@ -167,6 +175,8 @@ def _check_name(names: Names, module: str, name: str) -> None:
 
 def _check_state(target: Any, state: Any) -> None:
     """Hold states that compiled code believes to their rules, before it is given them."""
+    if isinstance(target, type | ModuleType | FunctionType | BuiltinFunctionType):
+        raise pickle.UnpicklingError("a state for a class, a module or a function")  # it would change for everybody
     if isinstance(target, np.dtype):
         check_dtype_state(target, state)
     kind = type(target)

@@ -19,9 +19,12 @@ from casemate.formats.scanning.walking import scan_bytes
 __all__ = ["Held", "check_verdict", "hold", "told_sign"]
 
 _CUT = 200
+_OPEN = os.O_RDONLY  # a pipe, also one that took the file's place just now, must not wait for a writer
+for _flag in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY"):
+    _OPEN |= getattr(os, _flag, 0)
 _SAFER = (
-    "convert it to skops, safetensors or ONNX where it was made (casemate convert), pass --isolate to load it in a "
-    "process without network and files, or --trust if you know who wrote it"
+    "convert it to skops, safetensors or ONNX where it was made (casemate convert), pass --isolate to casemate audit, "
+    "which loads it in a process without network and files, or --trust if you know who wrote it"
 )
 _MENDS = {
     Level.MALICIOUS: "do not load it; tell whoever published it, or pass --trust if you wrote it yourself",
@@ -52,29 +55,38 @@ def hold(path: str | Path) -> Held:
     """
     file = Path(path)
     try:
-        if not stat.S_ISREG(file.stat().st_mode):  # to open a pipe waits for ever
-            raise ModelError(f"expected a model file, got a device or pipe at {file}: check [model] path")
-        with file.open("rb") as stream:
+        with os.fdopen(os.open(file, _OPEN), "rb") as stream:
             size = os.fstat(stream.fileno())
+            if not stat.S_ISREG(size.st_mode):
+                raise ModelError(f"expected a model file, got a device or pipe at {file}: check [model] path")
             if size.st_size > memory():
                 raise ModelError(
                     f"expected {file.name} to fit into memory, got {size.st_size / 2**30:.3g} GiB: use a larger machine"
                 )
-            data = stream.read()
+            data = stream.read(size.st_size + 1)
+            if len(data) != size.st_size:
+                raise ModelError(f"expected {file.name} to stay as it is, got one that is being written: wait for it")
     except (OSError, ValueError) as error:
         why = "nothing" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or str(error)
         raise ModelError(f"expected a model file, got {why} at {file}: check [model] path") from error
     return Held(file.name, data, scan_bytes(data, file.name))
 
 
-def check_verdict(held: Held, *, runs: bool, trust: bool = False, isolate: bool = False) -> None:
+def check_verdict(
+    held: Held, *, runs: bool, trust: bool = False, isolate: bool = False, notes: dict[str, str] | None = None
+) -> None:
     """Refuse a file by its scan; `runs`: opening its format can run code.
 
-    `trust` lets everything pass, `isolate` everything but what is malicious. Raises `ModelError` that names the worst
-    sign and what can be done.
+    `trust` lets everything pass, which `notes` are told where it was needed, `isolate` everything but what is
+    malicious. Raises `ModelError` that names the worst sign and what can be done.
     """
     level = held.scanned.level
-    if trust or level is Level.CLEAN or (level is not Level.MALICIOUS and (isolate or not runs)):
+    if level is Level.CLEAN or (level is not Level.MALICIOUS and (isolate or not runs)):
+        return
+    if trust:
+        if notes is not None:
+            told = f"{_plain(held.name)} is {level}, loaded because --trust said so"
+            notes["trust"] = f"{notes['trust']}; {told}" if "trust" in notes else told
         return
     sign = next(sign for sign in held.scanned.signs if sign.level is level)
     raise ModelError(

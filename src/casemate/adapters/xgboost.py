@@ -50,7 +50,7 @@ def open_booster(path: Path, declared: Declared) -> Any:
     """
     xgboost = need("xgboost", f"read {path.name}")
     held = hold(path)
-    check_verdict(held, runs=False, trust=declared.trust)
+    check_verdict(held, runs=False, trust=declared.trust, notes=declared.notes)
     data = held.data
     try:
         if path.suffix.lower() == ".json" and "learner" not in json.loads(data):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-__all__ = ["again", "columns", "printed", "show"]
+__all__ = ["again", "columns", "printed", "show", "width_of"]
 
 _BLANKS = re.compile(r"[ ]+$", re.MULTILINE)
 _WIDTH = 160  # where there is no terminal to ask
@@ -26,8 +26,7 @@ def show(*renderables: RenderableType) -> None:
 
     from casemate.report.terminal import Visible
 
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH
-    console = Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
+    console = Console(file=sys.stdout, width=_given_width(), highlight=False, markup=False, emoji=False)
     with console.capture() as captured:
         for renderable in renderables:
             console.print(
@@ -38,6 +37,17 @@ def show(*renderables: RenderableType) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def width_of() -> int:
+    """The columns of what `show` prints to."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, width=_given_width()).width
+
+
+def _given_width() -> int | None:
+    return None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH
 
 
 def printed(data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +11,10 @@ import typer
 
 if TYPE_CHECKING:
     from casemate.artifacts.scans import Scan
-    from casemate.formats.scanning.signs import Scanned
 
 __all__ = ["FailOn", "Form", "scan"]
+
+_WIDTH = 100  # of text in a file
 
 
 class Form(StrEnum):
@@ -49,90 +51,61 @@ def scan(
 
     allowed = allowances.read_allowances(policy) if policy is not None else ()
     held = locks.read_lock(lock) if lock is not None else None
+    begun = time.monotonic()
     with progress() as tell:
-        found = scans.scan_paths(
-            paths,
-            allowances=allowed,
-            lock=held,
-            fail_on=Level(fail_on.value),
-            digest=form is not Form.TEXT,
-            weights=weights,
-            told=lambda done, total: tell("scan", done, total),
-        )
+        try:
+            found = scans.scan_paths(
+                paths,
+                allowances=allowed,
+                lock=held,
+                fail_on=Level(fail_on.value),
+                digest=form is not Form.TEXT,
+                weights=weights,
+                told=lambda done, total: tell("scan", done, total),
+            )
+            code, total = found.exit_code, None
+        except scans.Interrupted as interruption:
+            if form is not Form.TEXT or output is not None:  # half a file of results would be taken for a whole one
+                raise
+            found, code, total, write_lock = interruption.scan, 130, interruption.total, None
     if write_lock is not None:
         atomic.write(write_lock, locks.lock_of(found.files).dump())
-    if form is Form.TEXT and output is None:
-        _show(found, verbose=verbose)
+    if form is Form.TEXT:
+        _text(found, output, total, seconds=time.monotonic() - begun, verbose=verbose)
     else:
-        _write(found, form, output, verbose=verbose)
-    return found.exit_code
+        _write(found, form, output)
+    return code
 
 
-def _write(found: Scan, form: Form, output: Path | None, *, verbose: bool) -> None:
+def _text(found: Scan, output: Path | None, total: int | None, *, seconds: float, verbose: bool) -> None:
+    from casemate.cli._show import show, width_of
+    from casemate.report import scan_text
+
+    width = width_of() if output is None else _WIDTH
+    lines = scan_text.render(found, width=width, seconds=seconds, total=total, verbose=verbose)
+    if output is None:
+        show(*lines)
+    else:
+        _save("".join(f"{line.plain.rstrip()}\n" for line in lines), output)
+
+
+def _write(found: Scan, form: Form, output: Path | None) -> None:
     from importlib.metadata import version
 
     from casemate.cli._show import printed
-    from casemate.errors import UsageError
-    from casemate.formats import atomic
     from casemate.report import scan_json, scan_sarif
 
-    if form is Form.TEXT:
-        text = "\n".join(_lines(found, verbose=verbose)) + "\n"
-    else:
-        text = scan_json.render(found) if form is Form.JSON else scan_sarif.render(found, version=version("casemate"))
+    text = scan_json.render(found) if form is Form.JSON else scan_sarif.render(found, version=version("casemate"))
     if output is None:
-        printed(text.encode("utf-8", "backslashreplace"))
-        return
+        printed(text.encode())
+    else:
+        _save(text, output)
+
+
+def _save(text: str, output: Path) -> None:
+    from casemate.errors import UsageError
+    from casemate.formats import atomic
+
     if output.is_dir():
         raise UsageError(f"expected a file for the scan, got the folder {output}: name a file in it")
     atomic.write(output, text.encode("utf-8", "backslashreplace"))
-
-
-def _show(found: Scan, *, verbose: bool) -> None:
-    from rich.text import Text
-
-    from casemate.cli._show import show
-
-    styles = {"malicious": "bold red", "suspicious": "yellow", "unreadable": "magenta", "unknown": "magenta"}
-    lines = []
-    for line in _lines(found, verbose=verbose):
-        word = line.split(" ", 1)[0]
-        lines.append(Text(line, style=styles.get(word, "")) if word in styles else Text(line))
-    show(*lines)
-
-
-def _lines(found: Scan, *, verbose: bool) -> list[str]:
-    """The scan in lines: bad files first, each with its signs; then the counts and the verdict."""
-    from casemate.formats.scanning.signs import Level
-
-    order = list(Level)
-    lines: list[str] = []
-    for scanned in sorted(found.files, key=lambda item: (order.index(item.level), item.path)):
-        if scanned.level is not Level.CLEAN or verbose:
-            lines += _file(scanned)
-    if verbose:
-        for sign, item in found.allowed:
-            lines += [f"allowed     {_plain(sign.subject)} in {_plain(str(sign.place))} until {item.until}"]
-            lines += [f"            {_plain(item.reason)}"]
-    lines += [f"not looked into: {_plain(folder)}" for folder in found.left_out]
-    counts = {level: sum(item.level is level for item in found.files) for level in Level}
-    told = ", ".join(f"{count:,} {level}" for level, count in counts.items() if count) or "nothing to scan"
-    verdict = {0: "passed", 1: "failed", 3: "undecided"}[found.exit_code]
-    allowed = f"; {len(found.allowed)} allowed by the policy" if found.allowed else ""
-    lines.append(f"{verdict}: {len(found.files):,} file{'s' if len(found.files) != 1 else ''}, {told}{allowed}")
-    return lines
-
-
-def _file(scanned: Scanned) -> list[str]:
-    lines = [f"{scanned.level:<11} {_plain(scanned.path)}  ({', '.join(scanned.formats) or 'no known format'})"]
-    for sign in scanned.signs:
-        where = str(sign.place).removeprefix(sign.place.file).removeprefix("!/").strip()
-        lines.append(f"  {sign.level:<10} {_plain(sign.what)}" + (f"  [{_plain(where)}]" if where else ""))
-        lines.append(f"             {_plain(sign.why)}")
-        lines.append(f"             {_plain(sign.mend)}  ({sign.rule}, {sign.certainty})")
-    return lines
-
-
-def _plain(text: str) -> str:
-    """Text from a file, with nothing in it that a terminal would obey."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" if ord(c) < 256 else f"\\u{ord(c):04x}" for c in text)

@@ -9,12 +9,12 @@ from casemate.artifacts.scans import Scan
 from casemate.formats import canonical
 from casemate.formats.scanning.signs import Scanned, Sign
 
-__all__ = ["render"]
+__all__ = ["render", "whole"]
 
 
 def render(scan: Scan) -> str:
     """The scan as canonical JSON, for people's eyes too; equal scans give equal texts."""
-    return canonical.dumps_pretty(
+    told = whole(
         {
             "version": 1,
             "verdict": str(scan.level),
@@ -25,7 +25,17 @@ def render(scan: Scan) -> str:
             ],
             "left_out": list(scan.left_out),
         }
-    ).decode()
+    )
+    return canonical.dumps_pretty(told).decode()
+
+
+def whole(told: Any) -> Any:
+    """Plain data whose texts are Unicode: half a surrogate, as names in a file may have, becomes an escape of it."""
+    if isinstance(told, str):
+        return told.encode("utf-8", "backslashreplace").decode()
+    if isinstance(told, dict):
+        return {whole(key): whole(value) for key, value in told.items()}
+    return [whole(value) for value in told] if isinstance(told, list) else told
 
 
 def _file(scanned: Scanned) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from casemate.artifacts.scans import Scan
 from casemate.formats import canonical
 from casemate.formats.scanning.signs import Certainty, Level, Sign
 from casemate.report.sarif import SCHEMA, unlinked, uri_of
+from casemate.report.scan_json import whole
 
 __all__ = ["render"]
 
@@ -24,6 +25,7 @@ _LEVEL = {Level.MALICIOUS: "error", Level.SUSPICIOUS: "warning"}
 _SCORE = {Level.MALICIOUS: "9.5", Level.SUSPICIOUS: "5.5"}
 _RANK = {Certainty.CERTAIN: 95.0, Certainty.LIKELY: 75.0, Certainty.POSSIBLE: 40.0}
 _PRINT = "casemateSign/v1"
+_Files = dict[str, tuple[int, int]]  # the index and the size of each
 
 
 def render(scan: Scan, *, version: str = "") -> str:
@@ -31,7 +33,7 @@ def render(scan: Scan, *, version: str = "") -> str:
     told: list[tuple[Sign, date | None, str]] = [(sign, None, "") for scanned in scan.files for sign in scanned.signs]
     told += [(sign, item.until, item.reason) for sign, item in scan.allowed]
     rules = sorted({sign.rule for sign, _, _ in told})
-    files = {scanned.path: number for number, scanned in enumerate(scan.files)}
+    files = {scanned.path: (number, scanned.size) for number, scanned in enumerate(scan.files)}
     driver = {"name": "Casemate", "rules": [_rule(rule, told) for rule in rules]}
     run = {
         "tool": {"driver": {**driver, **({"version": version} if version else {})}},
@@ -49,7 +51,7 @@ def render(scan: Scan, *, version: str = "") -> str:
         "results": [_result(sign, until, why, rules, files) for sign, until, why in told],
         "properties": {"verdict": str(scan.level), "leftOut": list(scan.left_out)},
     }
-    return canonical.dumps_pretty({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}).decode()
+    return canonical.dumps_pretty(whole({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]})).decode()
 
 
 def _rule(rule: str, told: list[tuple[Sign, Any, str]]) -> dict[str, Any]:
@@ -66,7 +68,7 @@ def _rule(rule: str, told: list[tuple[Sign, Any, str]]) -> dict[str, Any]:
     return found
 
 
-def _result(sign: Sign, until: date | None, why: str, rules: list[str], files: dict[str, int]) -> dict[str, Any]:
+def _result(sign: Sign, until: date | None, why: str, rules: list[str], files: _Files) -> dict[str, Any]:
     where = "".join(_print_parts(sign))
     open_ = sign.level not in _LEVEL
     return {
@@ -91,13 +93,15 @@ def _print_parts(sign: Sign) -> Iterator[str]:
     yield from (sign.rule, "\0", sign.place.file, "\0", sign.place.member, "\0", sign.subject or sign.what)
 
 
-def _location(sign: Sign, files: dict[str, int]) -> dict[str, Any]:
+def _location(sign: Sign, files: _Files) -> dict[str, Any]:
     artifact: dict[str, Any] = {"uri": uri_of(Path(sign.place.file))}
-    if sign.place.file in files:
-        artifact["index"] = files[sign.place.file]
+    index, size = files.get(sign.place.file, (-1, 0))
+    if index >= 0:
+        artifact["index"] = index
     physical: dict[str, Any] = {"artifactLocation": artifact}
     if sign.place.offset is not None and not sign.place.member:  # an offset in a member is none of the file
-        physical["region"] = {"byteOffset": sign.place.offset, "byteLength": 1}
+        start = min(sign.place.offset, size)  # what is missing begins where the file ends
+        physical["region"] = {"byteOffset": start, "byteLength": min(1, size - start)}
     name = "!/".join(part for part in (sign.place.member, sign.subject) if part)
     where: dict[str, Any] = {"physicalLocation": physical}
     if name:
