@@ -20,10 +20,12 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from casemate.adapters.sklearn import save_skops
 from casemate.config import budget_of, case_of, load, order_of, policy_of, propose
+from casemate.core.budget import Budget
 from casemate.core.facets import DataKind, Facet, Profile
 from casemate.core.model import Task
 from casemate.core.outcome import Severity
 from casemate.errors import ConfigError, DataError, ModelError
+from casemate.report.notes import notes_of
 
 RNG = np.random.default_rng(1)
 FRAME = pd.DataFrame(
@@ -402,7 +404,9 @@ def test_trust_is_asked_for_and_recorded(table: Path) -> None:
     (table.parent / "m.pkl").write_bytes(cloudpickle.dumps(estimator) + b"behind")
     with pytest.raises(ModelError, match="--trust"):
         case_of(load(path))
-    trusted = case_of(load(path, trust=True)).the_model()
+    case = case_of(load(path, trust=True))
+    trusted = case.the_model()
+    assert any("because --trust said so" in note for note in notes_of(Budget(), (), case))  # what a report says
     assert trusted.notes["trust"] == "a suspicious pickle, unpickled because --trust said so"
     assert trusted.digest == clean.digest
 

@@ -9,7 +9,6 @@ inside it and the packages of an environment beside it; without a report these a
 from __future__ import annotations
 
 import datetime as dt
-import re
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +24,6 @@ from casemate.report import json as report_json
 
 __all__ = ["render", "render_files"]
 
-_HASH = re.compile(r"sha256:([0-9a-f]{64})")
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:casemate:report")
 _MODEL = "model"
 _FAIRNESS, _SETUP = "fairness", "preflight"
@@ -110,13 +108,12 @@ def _tools(report: Report) -> list[dict[str, Any]]:
 def _model(report: Report, files: Manifest | None) -> dict[str, Any]:
     whole = {} if files is None else _whole(files)
     facts = {"verdict": str(report.ruling.status), "bundle": report.bundle, "seed": str(report.seed)}
-    facts |= {"fingerprint": report.model} if whole else {}  # of what was loaded; the hashes are those of the files
+    facts |= {"fingerprint": report.model}  # of what was loaded: no hash of a file, so it stands among no hashes
     facts |= {f"gate: {gate.gate}": f"{gate.status}: {gate.reason}" for gate in report.ruling.gates}
     return {
         "type": "machine-learning-model",
         "bom-ref": _MODEL,
         "name": report.name,
-        **_hashes(report.model),
         **whole,
         "modelCard": {
             "modelParameters": {
@@ -133,20 +130,16 @@ def _model(report: Report, files: Manifest | None) -> dict[str, Any]:
     }
 
 
-def _hashes(digest: str) -> dict[str, Any]:
-    """A digest as a hash; nothing for a model without a file, whose fingerprint is none."""
-    match = _HASH.fullmatch(digest)
-    return {"hashes": [{"alg": "SHA-256", "content": match[1]}]} if match else {}
-
-
 def _data(report: Report, name: str) -> dict[str, Any]:
     facts = report.data[name]
-    about = [{"name": "casemate:rows", "value": str(facts.rows)}, {"name": "casemate:kind", "value": facts.kind}]
+    about = [
+        {"name": f"casemate:{name}", "value": value}
+        for name, value in (("rows", str(facts.rows)), ("kind", facts.kind), ("digest", facts.digest))
+    ]
     return {
         "type": "data",
         "bom-ref": _ref(name),
         "name": f"{name} data of {report.name}",
-        **_hashes(facts.digest),
         "data": [{"type": "dataset", "name": name, "contents": {"properties": about}}],
     }
 

@@ -26,5 +26,7 @@ def notes_of(budget: Budget, steps: Iterable[Step], case: Case) -> tuple[str, ..
     part = [f"{name} {limit:,}" for name, limit in limits.items() if isinstance(limit, int) and limit < rows]
     if part:
         notes.append(f"Of {rows:,} test rows these looked at a sample of at most so many: {', '.join(part)}.")
+    told = case.model.notes if case.model is not None else {}
+    notes += [f"How the model was loaded: {told[key]}." for key in ("trust", "scan", "isolation") if key in told]
     closing = getattr(case.model.estimator, "closing", None) if case.model is not None else None
     return (*notes, *(closing() if closing is not None else ()))

@@ -10,8 +10,10 @@ import pytest
 
 from casemate.formats.scanning.desk import Damaged
 from casemate.formats.scanning.pickles import judge, machine, states
+from casemate.formats.scanning.pickles.opcodes import begun
 from casemate.formats.scanning.pickles.values import Global, Held, Made, means, told_apart
 from casemate.formats.scanning.readers import _protobuf
+from casemate.formats.scanning.readers.pickles import _Trial
 from casemate.formats.scanning.signs import Level
 from casemate.formats.scanning.source import Source
 from casemate.formats.scanning.walking import scan_bytes
@@ -129,7 +131,11 @@ def test_an_array_of_joblib_without_a_dtype_is_damaged_at_a_byte():
     assert sign.place.offset is None  # a list has no place
 
 
-def test_many_nested_rows_are_no_bomb():
+def test_rows_of_nested_containers_are_followed_in_batches_and_are_no_bomb():
     rows = [{f"k{i}-{n}": [n, n / 7, f"text {n}", (n % 7, None)] for n in range(500)} for i in range(60)]
-    heard = said(pickle.dumps(rows, 4))
-    assert heard[0] is Level.CLEAN
+    data = pickle.dumps(rows, 4)
+    assert said(data)[0] is Level.CLEAN
+    follower = begun(data, _Trial())
+    follower.run()
+    assert follower.at == len(data)
+    assert follower.crowd < 3000  # of 60,000 lists and tuples: those of the first row, and what comes before a batch

@@ -605,6 +605,13 @@ def test_python(code: str, level: str) -> None:
     assert levels(code, "modeling.py")[0] == level
 
 
+def test_python_is_read_whatever_else_its_first_bytes_may_be() -> None:
+    assert levels(f"#!/usr/bin/env python\nimport os\n{RUN}\n", "run")[0] is Level.MALICIOUS
+    classes = "class A(B): pass\nclass D(E): pass\n"
+    assert levels(f"{classes}import os\n{RUN}\n", "modeling.py")[0] is Level.MALICIOUS
+    assert levels(classes, "modeling.py") == (Level.CLEAN, set())
+
+
 LONG = 400_000
 
 

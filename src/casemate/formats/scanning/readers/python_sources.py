@@ -262,7 +262,8 @@ def _options(node: ast.Call, dotted: str) -> Iterator[_Found]:
 
 
 def _is_named(source: Source) -> bool:
-    return source.name.endswith(_ENDS) and is_text(source)
+    begins = source.head.startswith(b"#!") and b"python" in source.head.split(b"\n", 1)[0]
+    return (begins or source.name.endswith(_ENDS)) and is_text(source)
 
 
 def _begins(source: Source) -> bool:
