@@ -2,7 +2,7 @@
 
 A pickle is written opcode by opcode from the names that the thread reports, so that none of the libraries is needed;
 where this project has the library, the file is its own. `right` is what a scan should say, and `because` why it is not
-clean where it is not. Shared by the test of them and by `artifact_complaints`.
+clean where it is not. Shared by the test of them and by `evidence_complaints`.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ ultralytics.nn.modules.head Detect.forward value
 ultralytics.utils IterableSimpleNamespace class
 ultralytics.yolo.utils IterableSimpleNamespace class
 """
-"""Names of real files that users of other scanners complain of (docs/evidence/artifacts_complaints.md), each read."""
+"""Names of real files that users of other scanners complain of (docs/evidence/complaints.md), each read."""
 VALUES = (
     "numpy", "numpy._core._multiarray_umath", "numpy._core.umath", "numpy.core._multiarray_umath", "numpy.core.umath",
     "numpy.linalg", "scipy.special", "scipy.special._special_ufuncs", "scipy.special._ufuncs",

@@ -1,6 +1,6 @@
 """Benign files of which users of other scanners complain: each has the verdict that it deserves.
 
-The cases are shared with `benchmarks/artifact_complaints.py`, which asks the other scanners too.
+The cases are shared with `benchmarks/evidence_complaints.py`, which asks the other scanners too.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What `casemate scan` and four other scanners say of the benign files that users of such scanners complain about.
 
-    python benchmarks/artifact_complaints.py
+    make evidence-complaints
 
-Writes docs/evidence/artifacts_complaints.md; 1 where this project's own verdict on any of them is not the right one.
+Writes docs/evidence/complaints.md; 1 where this project's own verdict on any of them is not the right one.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from evidence_artifacts import PEERS, answers
 
 from casemate.formats.scanning.walking import scan_file
 
-PAGE = ROOT / "docs" / "evidence" / "artifacts_complaints.md"
+PAGE = ROOT / "docs" / "evidence" / "complaints.md"
 OTHERS = ("picklescan", "modelscan", "fickling", "modelaudit")
 INTRODUCTION = """\
 # Benign files that users of scanners complain about
 
-Made by `python benchmarks/artifact_complaints.py` on {day}; {facts}. Peers: {peers}.
+Made by `make evidence-complaints` on {day}; {facts}. Peers: {peers}.
 
 Each row is a thread in a public tracker: somebody has a harmless file, and a tool flags or refuses it. The file is made
 here from the names that the thread reports, or by the library itself; nothing is loaded. Peers: `flagged` is an alarm,
