@@ -17,6 +17,7 @@ from tests.formats.scanning.desks import looked
 from casemate.formats.scanning.pickles.judge import ruling_of
 from casemate.formats.scanning.readers.pickles import READERS
 from casemate.formats.scanning.signs import Level
+from casemate.formats.scanning.walking import scan_bytes
 
 
 def scan(data):
@@ -274,3 +275,8 @@ def test_names_of_many_parts_cost_little():
     module = "vendored." * 7_000 + "x"
     data = b"".join(b"c" + module.encode() + b"\n" + (dotted + str(i)).encode() + b"\n0" for i in range(20))
     assert scan(b"\x80\x04" + data + b"N.").level is Level.SUSPICIOUS
+
+
+@pytest.mark.parametrize("name", ["m.pkl", "m.joblib"])
+def test_an_import_of_what_is_no_identifier_is_tried_by_an_unpickler_all_the_same(name):
+    assert scan_bytes(b"cos}system\n(Vtrue\ntR.", name).level is not Level.CLEAN

@@ -10,7 +10,7 @@ from casemate.formats.scanning.desk import Damaged
 from casemate.formats.scanning.limits import LimitReached
 from casemate.formats.scanning.pickles.values import DATA, Global, Held, Made, means, plain, thawed, weight_of
 
-__all__ = ["CROWDED", "GAP", "LONGEST", "NAMES", "RUNS_FROM", "STEPS", "Judge", "Machine", "Memo", "Step"]
+__all__ = ["GAP", "LONGEST", "NAMES", "RUNS_FROM", "STEPS", "Judge", "Machine", "Memo", "Step"]
 
 LONGEST = 1 << 16
 """Bytes: longer texts are no names, longer numbers no codes; they stay unread."""

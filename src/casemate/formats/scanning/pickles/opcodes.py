@@ -13,7 +13,7 @@ from typing import Any
 
 from casemate.formats.scanning.desk import Damaged
 from casemate.formats.scanning.pickles.batches import batch_of_values
-from casemate.formats.scanning.pickles.machine import CROWDED, GAP, LONGEST, NAMES, STEPS, Judge, Machine, Step
+from casemate.formats.scanning.pickles.machine import GAP, LONGEST, NAMES, STEPS, Judge, Machine, Step
 from casemate.formats.scanning.pickles.runs import run_of_values
 from casemate.formats.scanning.pickles.values import DATA, Held, Made, plain
 
@@ -254,16 +254,8 @@ for _code, _name, _kind in (("t", "TUPLE", "tuple"), ("l", "LIST", "list"), ("d"
 
 def _tuple_of(n: int) -> Step:
     def make(m: Machine) -> None:
-        stack, marks = m.stack, m.marks
-        low = len(stack) - n
-        if low < (marks[-1] if marks else 0):
-            m.pops(n)  # which says what is missing
-        made = Held("tuple", stack[low:])
-        stack[low:] = [made]
         m.paired = True
-        m.crowd += 1
-        if m.crowd > CROWDED or not made.weight <= m.heaviest:
-            m.weigh(made)
+        m.stack.append(m.hold("tuple", m.pops(n)))
 
     return make
 

@@ -59,11 +59,15 @@ class _Found(Exception):  # the trial has seen enough
 
 
 class _Trial:
-    """A judge that only wants to know whether this is a pickle at all; `named` imports are of what can be a module."""
+    """A judge that only wants to know whether this is a pickle at all.
 
-    named = 0
+    `imports` of anything that can be written, and those `named` after what can be a module, which chance seldom writes.
+    """
+
+    imports = named = 0
 
     def imported(self, what: Global) -> None:
+        self.imports += what.module.isprintable() and what.name.isprintable()
         self.named += all(part.isidentifier() for part in what.module.split("."))
         if ruling_of(what.module, what.name).level is Level.MALICIOUS and _NAME.fullmatch(what.name):
             raise _Found
@@ -115,7 +119,7 @@ def _tried(data: bytes | memoryview, at: int, *, all_of_it: bool = True, hinted:
         except Damaged:  # where the window cuts it off that is no fault of the pickle
             return (
                 made > 0
-                or (hinted and trial.named > 0)
+                or (hinted and trial.imports > 0)
                 or (len(window) == _TRIED and machine.at >= _TRIED - 512 and len(machine.stack) > 0)
             )
         if not all_of_it:
