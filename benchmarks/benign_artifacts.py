@@ -31,7 +31,7 @@ from artifact_files import LEFT_OUT_PYTHON, left_out
 from evidence import table
 
 from casemate.core.stats import clopper_pearson
-from casemate.formats.scanning.pickles import rulings
+from casemate.formats.scanning.pickles import judge, rulings
 from casemate.formats.scanning.signs import Level, Scanned
 from casemate.formats.scanning.walking import scan_file
 
@@ -73,7 +73,7 @@ def without_what_was_left_out() -> Iterator[None]:
     tables = [rulings.table_of(framework) for framework in rulings.frameworks()]
     kept = [(table, json.dumps(table)) for table in tables]
     try:
-        rulings.ruling.cache_clear()
+        _forget()
         for table in tables:
             for module, name, *only in unseen:
                 traits = ["built"] if only else ["names", "built", "filled", "slotted", "members"]
@@ -85,7 +85,14 @@ def without_what_was_left_out() -> Iterator[None]:
         for table, text in kept:
             table.clear()
             table.update(json.loads(text))
-        rulings.ruling.cache_clear()
+        _forget()
+
+
+def _forget() -> None:
+    """What the scanner remembers of names and calls that it judged by other tables."""
+    rulings.ruling.cache_clear()
+    judge.ruling_of.cache_clear()
+    judge._HARMLESS.clear()
 
 
 def flagged_share(found: list[Scan]) -> tuple[int, int, float]:
