@@ -278,5 +278,14 @@ def test_names_of_many_parts_cost_little():
 
 
 @pytest.mark.parametrize("name", ["m.pkl", "m.joblib"])
-def test_an_import_of_what_is_no_identifier_is_tried_by_an_unpickler_all_the_same(name):
-    assert scan_bytes(b"cos}system\n(Vtrue\ntR.", name).level is not Level.CLEAN
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"cos}system\n(Vtrue\ntR.",
+        b"c\x7fs\nsysteo\n(Vtrue\ntR.",
+        b"cos\nsystem\x08(Vtrue\ntR.",
+        b"cos\nsys\xc2\x90tem\n(V",
+    ],
+)
+def test_an_import_of_what_is_no_identifier_is_tried_by_an_unpickler_all_the_same(data, name):
+    assert scan_bytes(data, name).level is not Level.CLEAN

@@ -30,6 +30,7 @@ _MANY: Final = 1 << 18
 _LOADED: Final = (
     ".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin", ".ckpt", ".dill", ".sav", ".p", ".model", ".mdl",
 )  # fmt: skip
+_NUMBERS: Final = (".bin", ".model", ".mdl")  # of these, what mere numbers are called too
 _WIDTHS: Final = {  # bytes of one element, by the class of torch's storage
     "Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1,
     "ComplexDouble": 16, "ComplexFloat": 8, "QInt8": 1, "QUInt8": 1, "QInt32": 4, "QUInt4x2": 1, "QUInt2x4": 1,
@@ -45,7 +46,7 @@ def _claims(source: Source) -> bool:
         return len(head) > 1 and head[1] <= 5
     if head[:4] in _ZIPPED:  # "P" asks for an object by a text, which no loader of pickles gives
         return False
-    return _tried(source.data, 0, hinted=_hinted(source))
+    return _tried(source.data, 0, hinted=_hinted(source), numbers=source.name.endswith(_NUMBERS))
 
 
 def _hinted(source: Source) -> bool:
@@ -61,13 +62,13 @@ class _Found(Exception):  # the trial has seen enough
 class _Trial:
     """A judge that only wants to know whether this is a pickle at all.
 
-    `imports` of anything that can be written, and those `named` after what can be a module, which chance seldom writes.
+    `imports` of anything, and those `named` after what can be a module, which chance seldom writes.
     """
 
     imports = named = 0
 
     def imported(self, what: Global) -> None:
-        self.imports += what.module.isprintable() and what.name.isprintable()
+        self.imports += 1
         self.named += all(part.isidentifier() for part in what.module.split("."))
         if ruling_of(what.module, what.name).level is Level.MALICIOUS and _NAME.fullmatch(what.name):
             raise _Found
@@ -102,10 +103,13 @@ class _Trial:
         return
 
 
-def _tried(data: bytes | memoryview, at: int, *, all_of_it: bool = True, hinted: bool = False) -> bool:
+def _tried(
+    data: bytes | memoryview, at: int, *, all_of_it: bool = True, hinted: bool = False, numbers: bool = False
+) -> bool:
     """Whether a pickle without magic begins at `at`: it ends, calls something, or imports what is harmful.
 
-    Where it is `hinted` that somebody unpickles it, an import is enough: that alone runs the module.
+    Where it is `hinted` that somebody unpickles it, an import is enough: that alone runs the module. Where it may be
+    mere `numbers` as well, one of what can be a module.
     """
     window = bytes(data[at : at + _TRIED])
     start = made = 0
@@ -119,7 +123,7 @@ def _tried(data: bytes | memoryview, at: int, *, all_of_it: bool = True, hinted:
         except Damaged:  # where the window cuts it off that is no fault of the pickle
             return (
                 made > 0
-                or (hinted and trial.imports > 0)
+                or (hinted and (trial.named if numbers else trial.imports) > 0)
                 or (len(window) == _TRIED and machine.at >= _TRIED - 512 and len(machine.stack) > 0)
             )
         if not all_of_it:
