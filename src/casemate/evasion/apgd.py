@@ -20,7 +20,7 @@ from casemate.engine.prepared import Prepared, prepare
 from casemate.engine.reach import Reach, reach_of
 from casemate.errors import UsageError
 from casemate.evasion import THREAT
-from casemate.evasion.climb import Climb
+from casemate.evasion.climb import Climb, Stage
 from casemate.evasion.losses import loss_named
 
 __all__ = ["ApgdOptions", "apgd_attack"]
@@ -49,7 +49,7 @@ class ApgdOptions:
         Profile.QUICK: {"steps": 20, "targets": 0},
         Profile.FULL: {"steps": 100, "restarts": 2, "targets": 9},
     },
-    norms={Norm.LINF, Norm.L2},
+    norms={Norm.LINF, Norm.L2, Norm.L1},
     requires=("torch",),
 )
 def apgd_attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
@@ -75,7 +75,8 @@ def apgd_attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Clai
     for number, run in enumerate(_runs(options, goal)):
         target = _target(prepared, batch, alive, goal=goal, run=run)
         start = _start(reach.take(alive), batch.sample_id[alive], lab, name=("apgd", number))
-        climb = Climb(prepared, reach.take(alive), loss_named(run.loss), options.steps, strict=goal.target is not None)
+        stages = _stages(goal.norm, options.steps)
+        climb = Climb(prepared, reach.take(alive), loss_named(run.loss), stages, strict=goal.target is not None)
         for rows, points in climb.run(start, batch.y[alive], target):
             yield Claim(alive[rows], x=reach.take(alive[rows]).settle(points))
         alive = alive[~climb.broken]
@@ -89,6 +90,14 @@ class _Run:
 
     loss: str
     rank: int = 0
+
+
+def _stages(norm: Norm, steps: int) -> tuple[Stage, ...]:
+    """One ball; in l1 first those of 3 and 2 eps, as the paper of that variant has it (section 3.3)."""
+    if norm is not Norm.L1:
+        return (Stage(steps),)
+    wide = int(0.3 * steps)
+    return Stage(wide, 3.0), Stage(wide, 2.0), Stage(steps - 2 * wide)
 
 
 def _runs(options: ApgdOptions, goal: Goal) -> Iterator[_Run]:
@@ -113,12 +122,13 @@ def _target(prepared: Prepared, batch: Batch, alive: Array, *, goal: Goal, run: 
 
 
 def _start(reach: Reach, sample_id: Array, lab: Lab, *, name: tuple[str, int]) -> Array:
-    """A random point of each ball, `(m, ...)`: uniform for linf, on the sphere for l2 (as the authors' code does)."""
+    """A random point of each ball, `(m, ...)`: uniform for linf, else on the sphere (as the authors' code does)."""
     shape = reach.x.shape[1:]
     if reach.norm is Norm.LINF:
         draw = 2 * uniforms(lab.seed, name, sample_id, shape) - 1
     else:
         draw = normals(lab.seed, name, sample_id, shape) * (reach.scale > 0)
-        size = np.sqrt((draw**2).reshape(len(draw), -1).sum(1)).reshape(-1, *(1,) * len(shape))
-        draw /= np.maximum(size, np.finfo(np.float64).tiny)
+        sizes = np.abs(draw) if reach.norm is Norm.L1 else draw**2
+        size = sizes.reshape(len(draw), -1).sum(1).reshape(-1, *(1,) * len(shape))
+        draw /= np.maximum(size if reach.norm is Norm.L1 else np.sqrt(size), np.finfo(np.float64).tiny)
     return np.asarray(reach.x + reach.eps * reach.scale * draw)

@@ -11,36 +11,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casemate.core.norms import Norm
+from casemate.engine.ground import Ground, each, ground_of, size, spread
 from casemate.engine.prepared import Prepared
 from casemate.engine.reach import Reach
 from casemate.errors import BudgetExhausted
-from casemate.evasion.losses import Loss, margin
+from casemate.evasion.losses import Loss, clearly, margin
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Climb", "checkpoints"]
+__all__ = ["Climb", "Stage", "checkpoints"]
 
 Array = NDArray[Any]
 Found = tuple[NDArray[np.int64], Array]
 
 _MOMENTUM = 0.75  # alpha of the paper
 _IMPROVING = 0.75  # rho of the paper
-# A margin below this many roundings of the logits may be gone in the harness's own evaluation.
-_ROUNDINGS = 1e3
-_ROUNDS = 8  # of the l2 projection; it ends sooner when no further coordinate meets its bound
+# Of the l1 variant (Croce and Hein 2021, Algorithm 1): the first step moves a fifth of the features; the step size
+# falls by 1.5 to a tenth of eps at least, and is whole again where the best point has lost 5 % of its changed features.
+_FIRST_SHARE = 0.2
+_SPARSER = 1.5
+_LEAST_STEP = 10.0
+_LOST = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of a run: how many of its `steps`, and within how many times eps it searches."""
+
+    steps: int
+    width: float = 1.0
 
 
 @dataclass(slots=True)
 class _State:
     """The samples still in the run; every tensor has them along axis 0."""
 
-    row: Tensor
     y: Tensor
     target: Tensor
-    x: Tensor
-    low: Tensor
-    high: Tensor
     at: Tensor
     before: Tensor
     slope: Tensor
@@ -52,6 +60,8 @@ class _State:
     gains: Tensor
     mark_value: Tensor
     halved: Tensor
+    share: Tensor
+    changed: Tensor
 
     def keep(self, mask: Tensor) -> None:
         """Let all other samples go."""
@@ -61,28 +71,26 @@ class _State:
 
 @dataclass(slots=True)
 class Climb:
-    """A run of `steps` gradients over the samples of a reach `(m, ...)`; `broken (m,)` says which have been claimed.
+    """A run over the samples of a reach `(m, ...)`; `broken (m,)` says which have been claimed.
 
     A sample whose logits are wrong by more than rounding leaves at once. One that is wrong by less (the model as the
     user gave it may answer otherwise than its folded copy) stays, and is claimed at the end if nothing better was
     found. `strict`: only the target's label is a success; else any wrong one, and the target only says where to pull.
+    `stages` share one run: all but the last may search a wider ball, whose best points are drawn into the next.
     """
 
     prepared: Prepared
     reach: Reach
     loss: Loss
-    steps: int
+    stages: tuple[Stage, ...]
     strict: bool = False
     broken: NDArray[np.bool_] = field(init=False)
-    _scale: Tensor = field(init=False)
-    _whole: Tensor | None = field(init=False, default=None)
+    _ground: Ground = field(init=False)
     _edge: dict[int, Array] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.broken = np.zeros(len(self.reach), dtype=bool)
-        self._scale = self.prepared.tensor(np.broadcast_to(self.reach.scale, (1, *self.reach.x.shape[1:])))
-        if self.reach.whole is not None:
-            self._whole = self.prepared.tensor(self.reach.whole[None]) > 0
+        self._ground = ground_of(self.prepared, self.reach)
 
     def run(self, start: Array, y: Array, target: Array | None) -> Iterator[Found]:
         """Climb from `start (m, ...)`: yields rows `(j,)` and points that break them, in the step they are found.
@@ -91,78 +99,91 @@ class Climb:
         """
         state = self._opened(start, y, target)
         try:
-            yield from self._steps(state, aimed=target is not None)
+            for stage in self.stages:
+                self._enter(state, stage)
+                yield from self._steps(state, stage, aimed=target is not None)
+                if not len(self._ground):
+                    break
         except BudgetExhausted:
             yield from self._slightly_wrong()
             raise
         yield from self._slightly_wrong()
 
-    def _steps(self, state: _State, *, aimed: bool) -> Iterator[Found]:
-        marks = checkpoints(self.steps)
+    def _steps(self, state: _State, stage: Stage, *, aimed: bool) -> Iterator[Found]:
+        marks = checkpoints(stage.steps) if self.reach.norm is not Norm.L1 else _sparse_checkpoints(stage.steps)
         passed = 0
-        for step in range(self.steps):
+        for step in range(stage.steps):
             if step:
-                self._move(state, momentum=_MOMENTUM if step > 1 else 1.0)
-            points, clear = self._look(state, aimed=aimed)
+                self._move(state, stage, momentum=_MOMENTUM if step > 1 else 1.0)
+            points, clear = self._look(state, stage, aimed=aimed)
             if bool(clear.any()):
-                rows = state.row[clear].cpu().numpy()
+                rows = self._ground.row[clear].cpu().numpy()
                 self.broken[rows] = True
                 yield rows, points[clear].cpu().numpy()
                 state.keep(~clear)
-                if len(state.row) == 0:
+                self._ground = self._ground.keep(~clear)
+                if not len(self._ground):
                     return
             self._remember(state)
             if step in marks:
-                self._checkpoint(state, length=step - passed)
+                self._checkpoint(state, stage, length=step - passed)
                 passed = step
 
     def _opened(self, start: Array, y: Array, target: Array | None) -> _State:
         import torch
 
-        tensor, device = self.prepared.tensor, self.prepared.device
-        n = len(self.reach)
+        tensor, device, n = self.prepared.tensor, self.prepared.device, len(self.reach)
         classes = torch.tensor(np.asarray(y, dtype=np.int64), device=device)
-        wanted = classes if target is None else torch.tensor(target, device=device)
-        x, low, high = (tensor(array) for array in (self.reach.x, self.reach.low, self.reach.high))
-        at = torch.clamp(tensor(start), low, high)
-        worst = torch.full((n,), float("-inf"), dtype=at.dtype, device=device)
-        no, zero = torch.zeros(n, dtype=torch.bool, device=device), torch.zeros(n, dtype=at.dtype, device=device)
+        at = self._ground.box(tensor(start))
+        zero = torch.zeros(n, dtype=at.dtype, device=device)
         return _State(
-            row=torch.arange(n, device=device),
             y=classes,
-            target=wanted,
-            x=x,
-            low=low,
-            high=high,
+            target=classes if target is None else torch.tensor(target, device=device),
             at=at,
             before=at,
             slope=torch.zeros_like(at),
-            value=worst,
+            value=zero - float("inf"),
             best=at,
             best_slope=torch.zeros_like(at),
-            best_value=worst,
-            eta=torch.full((n,), 2 * self.reach.eps, dtype=at.dtype, device=device),
+            best_value=zero - float("inf"),
+            eta=zero,
             gains=zero,
-            mark_value=worst,
-            halved=no,
+            mark_value=zero,
+            halved=zero > 0,
+            share=zero + _FIRST_SHARE,
+            changed=zero + float("inf"),
         )
 
-    def _look(self, state: _State, *, aimed: bool) -> tuple[Tensor, Tensor]:
+    def _enter(self, state: _State, stage: Stage) -> None:
+        """Begin a stage at the best points so far, drawn into its ball."""
+        import torch
+
+        eps = stage.width * self.reach.eps
+        if len(self.stages) > 1:
+            state.at = state.before = state.best = self._ground.inside(state.best, eps)
+        nothing = torch.full_like(state.value, float("-inf"))
+        state.value = state.best_value = state.mark_value = nothing
+        state.eta = torch.full_like(state.eta, eps if self.reach.norm is Norm.L1 else 2 * eps)
+        state.gains, state.halved = torch.zeros_like(state.gains), torch.zeros_like(state.halved)
+
+    def _look(self, state: _State, stage: Stage, *, aimed: bool) -> tuple[Tensor, Tensor]:
         """Evaluate loss and gradient where the samples are; returns the points and which are clearly a success."""
         import torch
 
-        points = self._snapped(state)
+        points = self._ground.snapped(state.at)
         y, target = state.y, state.target if aimed else None
         logits, value, state.slope = self.prepared.gradient(points, lambda z: self.loss(z, y, target))
         # An increase over the last point, not over the best: condition 1 of the paper counts those.
         state.gains = state.gains + ((value > state.value) & (state.value > float("-inf")))
         state.value = value
         ahead = margin(logits, y, target if self.strict else None)
-        rounding = _ROUNDINGS * torch.finfo(logits.dtype).eps * logits.abs().amax(dim=1)
-        clear = ahead > rounding
+        if stage.width > 1:
+            ahead = torch.where(self._ground.far(points) <= self.reach.eps, ahead, float("-inf"))
+        clear = clearly(ahead, logits)
         slight = (ahead > 0) & ~clear
         if bool(slight.any()):
-            for row, point in zip(state.row[slight].tolist(), points[slight].cpu().numpy(), strict=True):
+            rows = self._ground.row[slight].tolist()
+            for row, point in zip(rows, points[slight].cpu().numpy(), strict=True):
                 self._edge[row] = point
         return points, clear
 
@@ -173,68 +194,64 @@ class Climb:
             yield rows, np.stack([self._edge[int(row)] for row in rows])
 
     def _remember(self, state: _State) -> None:
+        better = state.value > state.best_value
+        state.best = each(better, state.at, state.best)
+        state.best_slope = each(better, state.slope, state.best_slope)
+        state.best_value = each(better, state.value, state.best_value)
+
+    def _checkpoint(self, state: _State, stage: Stage, *, length: int) -> None:
+        """Adapt the step, and go back to the best point where that is called for."""
         import torch
 
-        better = state.value > state.best_value
-        spread = _spread(better, state.at)
-        state.best = torch.where(spread, state.at, state.best)
-        state.best_slope = torch.where(spread, state.slope, state.best_slope)
-        state.best_value = torch.where(better, state.value, state.best_value)
+        back = self._sparser(state, stage) if self.reach.norm is Norm.L1 else self._shorter(state, length=length)
+        state.before = each(back, state.best, state.before)
+        state.at = each(back, state.best, state.at)
+        state.slope = each(back, state.best_slope, state.slope)
+        state.value = each(back, state.best_value, state.value)
+        state.mark_value = state.best_value
+        state.gains = torch.zeros_like(state.gains)
 
-    def _checkpoint(self, state: _State, *, length: int) -> None:
-        """Halve the step where it oscillates (condition 1) or stagnates (2), and go back to the best point there."""
+    @staticmethod
+    def _shorter(state: _State, *, length: int) -> Tensor:
+        """Halve the step where it oscillates (condition 1) or stagnates (2), `(m,)`."""
         import torch
 
         oscillates = state.gains < _IMPROVING * length
         stagnates = ~state.halved & (state.best_value <= state.mark_value)
         state.halved = oscillates | stagnates
         state.eta = torch.where(state.halved, state.eta / 2, state.eta)
-        spread = _spread(state.halved, state.at)
-        state.before = torch.where(spread, state.best, state.before)
-        state.at = torch.where(spread, state.best, state.at)
-        state.slope = torch.where(spread, state.best_slope, state.slope)
-        state.value = torch.where(state.halved, state.best_value, state.value)
-        state.mark_value = state.best_value
-        state.gains = torch.zeros_like(state.gains)
+        return state.halved
 
-    def _move(self, state: _State, *, momentum: float) -> None:
-        eta = _spread(state.eta, state.at)
-        if self.reach.norm is Norm.LINF:
-            step = eta * self._scale * state.slope.sign()
-        else:
-            unit = state.slope * self._scale
-            step = eta * self._scale * unit / _size(unit).clamp(min=_tiny(unit))
-        ahead = self._inside(state, state.at + step)
+    def _sparser(self, state: _State, stage: Stage) -> Tensor:
+        """The l1 variant: whole steps again where the best point grew sparser, `(m,)`; shorter ones elsewhere."""
+        import torch
+
+        changed = size(Norm.L0, self._ground.units(state.best))
+        fewer = changed < _LOST * state.changed
+        whole = stage.width * self.reach.eps
+        state.eta = torch.where(fewer, whole, (state.eta / _SPARSER).clamp(min=whole / _LEAST_STEP))
+        state.share = changed / state.at[0].numel() / _SPARSER
+        state.changed = changed
+        return fewer
+
+    def _move(self, state: _State, stage: Stage, *, momentum: float) -> None:
+        eta, eps = spread(state.eta, state.at), stage.width * self.reach.eps
+        ahead = self._ground.inside(state.at + eta * self._ground.scale * self._direction(state), eps)
         inertia = state.at - state.before
         state.before = state.at
-        if momentum < 1:
-            ahead = self._inside(state, state.at + momentum * (ahead - state.at) + (1 - momentum) * inertia)
+        if momentum < 1 and self.reach.norm is not Norm.L1:
+            ahead = self._ground.inside(state.at + momentum * (ahead - state.at) + (1 - momentum) * inertia, eps)
         state.at = ahead
 
-    def _inside(self, state: _State, point: Tensor) -> Tensor:
-        """The nearest point of ball and box, in units of the scale."""
-        import torch
-
+    def _direction(self, state: _State) -> Tensor:
+        """A step of norm 1 up the gradient, in units of the scale, `(m, ...)`."""
         if self.reach.norm is Norm.LINF:
-            return torch.clamp(point, state.low, state.high)
-        units = torch.where(self._scale > 0, self._scale, 1.0)
-        z = (point - state.x) / units
-        room = torch.where(z > 0, state.high - state.x, state.x - state.low) / units
-        moved = torch.minimum(z.abs(), room)
-        if bool((_size(moved) > self.reach.eps).any()):
-            moved = _shrunk(z.abs(), room, moved, self.reach.eps)
-        return state.x + torch.copysign(moved, z) * self._scale
-
-    def _snapped(self, state: _State) -> Tensor:
-        """Where the model is asked: whole numbers whole, relations kept; the search itself moves in between."""
-        import torch
-
-        if self.reach.relations:
-            reach = self.reach.take(state.row.cpu().numpy())
-            return self.prepared.tensor(reach.settle(state.at.cpu().numpy()))
-        if self._whole is None:
-            return state.at
-        return torch.where(self._whole, state.x + torch.trunc(state.at - state.x), state.at)
+            return state.slope.sign()
+        unit = state.slope * self._ground.scale
+        if self.reach.norm is Norm.L1:
+            unit = _steepest(unit, state.share)
+        length = size(self.reach.norm, unit)
+        return unit / spread(length.clamp(min=_tiny(unit)), unit)
 
 
 def checkpoints(steps: int) -> frozenset[int]:
@@ -250,38 +267,19 @@ def checkpoints(steps: int) -> frozenset[int]:
     return frozenset(found)
 
 
-def _shrunk(size: Tensor, room: Tensor, moved: Tensor, eps: float) -> Tensor:
-    """min(t size, room) with the t that gives norm eps, where `moved` is larger than that.
+def _sparse_checkpoints(steps: int) -> frozenset[int]:
+    """Those of the l1 variant: every 4 % of the steps."""
+    return frozenset(range(0, steps, max(int(0.04 * steps), 1))) - {0}
 
-    t only grows from one round to the next, towards the solution and never past it: coordinates that meet their bound
-    leave more of the norm to the others.
-    """
+
+def _steepest(slope: Tensor, share: Tensor) -> Tensor:
+    """The signs of the largest entries of each `slope (m, ...)`, a `share (m,)` of them, and 0 elsewhere."""
     import torch
 
-    square, room_square = size**2, room**2
-    full = torch.zeros_like(size)
-    t = torch.zeros_like(size[:, :1])
-    for _ in range(_ROUNDS):
-        left = eps**2 - _sum(room_square * full)
-        t = (left.clamp(min=0) / _sum(square * (1 - full)).clamp(min=_tiny(size))).sqrt()
-        now = (t * size > room).to(size.dtype)
-        if torch.equal(now, full):
-            break
-        full = now
-    return torch.where(_size(moved) > eps, torch.minimum(t * size, room), moved)
-
-
-def _size(z: Tensor) -> Tensor:
-    """The l2 norm of each sample, shaped to broadcast over it."""
-    return _sum(z * z).sqrt()
-
-
-def _sum(z: Tensor) -> Tensor:
-    return z.sum(dim=tuple(range(1, z.ndim)), keepdim=True)
-
-
-def _spread(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *(1,) * (like.ndim - 1))
+    flat = slope.flatten(1).abs()
+    count = (share * flat.shape[1]).long().clamp(1, flat.shape[1])
+    least = flat.sort(dim=1, descending=True).values.gather(1, count[:, None] - 1)
+    return torch.where(flat >= least, slope.flatten(1).sign(), 0.0).reshape(slope.shape)
 
 
 def _tiny(z: Tensor) -> float:

@@ -10,7 +10,7 @@ from casemate.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LOSSES", "Loss", "ce", "dlr", "loss_named", "margin", "pick"]
+__all__ = ["LOSSES", "Loss", "ce", "clearly", "dlr", "loss_named", "margin", "pick"]
 
 Loss = Callable[["Tensor", "Tensor", "Tensor | None"], "Tensor"]
 """`(logits (n, k), y (n,), target (n,) or None) -> (n,)`; larger is closer to success."""
@@ -37,6 +37,13 @@ def margin(logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
     aim = y if target is None else target
     other = logits.scatter(1, aim[:, None], float("-inf")).max(dim=1).values
     return other - pick(logits, y) if target is None else pick(logits, target) - other
+
+
+def clearly(ahead: Tensor, logits: Tensor) -> Tensor:
+    """Which margins `(n,)` are above 0 by more than rounding, which may be gone in the harness's own evaluation."""
+    import torch
+
+    return ahead > _ROUNDINGS * torch.finfo(logits.dtype).eps * logits.abs().amax(dim=1)
 
 
 def dlr(logits: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
@@ -68,3 +75,4 @@ LOSSES: dict[str, Loss] = {"ce": ce, "dlr": dlr, "margin": margin}
 """The losses by name."""
 
 _TINY = 1e-12
+_ROUNDINGS = 1e3  # of the largest logit

@@ -1,0 +1,77 @@
+"""Projections as tensors: the same points as the exact ones of `core.norms`, for every norm, bounds and scale."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from casemate.core.budget import Meter
+from casemate.core.facets import DataKind
+from casemate.core.norms import Ball, Norm, distance, halfspace_distance, project
+from casemate.core.schema import Feature, Schema
+from casemate.engine.ground import ground_of
+from casemate.engine.prepared import Prepared
+from casemate.engine.reach import reach_of
+
+torch = pytest.importorskip("torch")
+
+D = 7
+NORMS = (Norm.LINF, Norm.L2, Norm.L1, Norm.L0)
+
+
+def setting(seed: int, norm: Norm):
+    """Samples, a schema with a fixed feature and unequal scales, and its ground in float64."""
+    rng = np.random.default_rng(seed)
+    lo, hi = rng.uniform(-2, -0.5, D), rng.uniform(0.5, 2, D)
+    scale = rng.uniform(0.2, 3, D)
+    features = tuple(Feature(f"f{i}", lo=lo[i], hi=hi[i], scale=scale[i], immutable=i == 2) for i in range(D))
+    x = rng.uniform(lo, hi, (5, D))
+    x[0, 1] = hi[1]  # on a bound
+    reach = reach_of(norm, np.inf, x, Schema(DataKind.TABLE, (D,), features))
+    prepared = Prepared(torch.nn.Identity(), torch.device("cpu"), torch.float64, Meter())
+    return rng, x, lo, hi, np.where(np.arange(D) == 2, 0.0, scale), ground_of(prepared, reach)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(NORMS), st.floats(0.05, 4.0))
+def test_the_projection_is_the_exact_one(seed, norm, eps):
+    rng, x, lo, hi, scale, ground = setting(seed, norm)
+    eps = float(np.ceil(eps)) if norm is Norm.L0 else eps
+    far = x + rng.normal(0, 2, x.shape)
+    found = ground.inside(torch.tensor(far), eps).numpy()
+    exact = project(Ball(norm, eps, lo, hi, scale), x, far)
+    np.testing.assert_allclose(found, exact, atol=1e-9)
+    assert (distance(norm, x, found, scale) <= eps * (1 + 1e-9)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(NORMS))
+def test_the_nearest_point_across_a_plane_is_the_exact_one(seed, norm):
+    rng, x, lo, hi, scale, ground = setting(seed, norm)
+    slope, rise = rng.normal(size=x.shape), rng.uniform(-0.5, 3, len(x))
+    found = ground.across(torch.tensor(x), torch.tensor(slope), torch.tensor(rise)).numpy()
+    exact, _ = halfspace_distance(norm, x, slope, (slope * x).sum(1) + rise, lo=lo, hi=hi, scale=scale)
+    there = np.isfinite(exact)
+    np.testing.assert_allclose(distance(norm, x, found, scale)[there], exact[there], atol=1e-9)
+    gained = (slope * (found - x)).sum(1)
+    assert (gained[there] >= rise[there] - 1e-9).all()
+
+
+def test_each_sample_has_its_own_radius():
+    _, x, _, _, scale, ground = setting(3, Norm.L2)
+    eps = np.array([0.0, 0.1, 0.5, 1.0, 50.0])
+    found = ground.inside(torch.tensor(x + 5), torch.tensor(eps)).numpy()
+    far = distance(Norm.L2, x, found, scale)
+    assert (far <= eps + 1e-12).all()
+    assert far[1] == pytest.approx(0.1)
+    np.testing.assert_array_equal(found[0], x[0])
+
+
+def test_samples_leave_together_with_all_that_belongs_to_them():
+    _, x, _, _, _, ground = setting(4, Norm.LINF)
+    kept = ground.keep(torch.tensor([False, True, False, False, True]))
+    assert kept.row.tolist() == [1, 4]
+    np.testing.assert_array_equal(kept.x.numpy(), x[[1, 4]])
+    assert len(kept.low) == len(kept.high) == len(kept) == 2
