@@ -311,3 +311,36 @@ def test_an_exhibit_reads_as_people_write() -> None:
     assert shown["original"].tolist() == [["1.235", "12,345", "clerk", "0.5"], ["51,234.57", "40", "cook", "missing"]]
     assert (shown["was"], shown["now"]) == (["no", "yes"], ["yes", "no"])
     assert broken_samples(case, {**kept, "eps": np.array([0.1]), "sample_id": np.arange(2), "witness": x}) is None
+
+
+EIGHT = tuple(0.02 * k for k in range(1, 9))
+
+
+def total(evidence: list[Evidence]) -> float:
+    return sum(item.value for item in evidence if item.metric in ("evasion.forwards", "evasion.backwards"))
+
+
+def test_eight_radii_cost_at_most_twice_the_dearest_one_and_say_what_eight_runs_say() -> None:
+    case = image_case(torch_model(cnn()), n=80)
+    told: dict[str, Any] = {"samples": 80, "steps": 20, "targets": 2, "plugins": (apgd_attack,)}
+    alone = [measured(case, lab_of(eps=eps, **told)) for eps in EIGHT]
+    curve = measured(case, lab_of(eps=EIGHT, **told))
+    assert total(curve) <= 2 * max(map(total, alone))
+    together = values(curve, "robust_accuracy")
+    apart = [values(run, "robust_accuracy")[eps] for run, eps in zip(alone, EIGHT, strict=True)]
+    assert together == pytest.approx(dict(zip(EIGHT, apart, strict=True)), abs=2 / 80)
+    assert 0.1 < apart[2] < 0.9
+
+
+def test_where_attacks_get_lost_in_large_balls_every_row_is_attacked_in_the_small_ones_too() -> None:
+    case = image_case(torch_linear(), n=40)
+
+    def lost(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        if goal.eps < 0.2:
+            yield from apgd_attack(case, batch, goal, lab)
+
+    plugin = replace(apgd_attack, id="evasion/lost", function=lost)
+    found = values(measured(case, lab_of(eps=(0.1, 0.15, 0.5), plugins=(plugin,))), "robust_accuracy")
+    honest = values(measured(case, lab_of(eps=(0.1, 0.15, 0.5), plugins=(apgd_attack,))), "robust_accuracy")
+    assert found[0.15] == pytest.approx(honest[0.15], abs=0.05)
+    assert found[0.5] == found[0.15]  # what is broken within a smaller ball is broken within a larger one

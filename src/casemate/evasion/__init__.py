@@ -3,11 +3,12 @@
 Who the attacker is: whoever may send inputs to the model and gains from a wrong answer: a fraudster who wants a
 transaction to pass, a sender who wants spam to be delivered, someone who wants a sign to be misread.
 
-What they know, from most to least: the weights (white box: `apgd`, `linear`, `trees`), those of a model like it
-(`transfer`), or only the scores that the model returns for as many questions as they like (`square` on images, `blocks`
-on tables, `text_edits`), or its labels alone (`hop_skip_jump`, `text_edits`). They know the true class of their input,
-and may change every feature that the schema does not call immutable, within its bounds, by at most eps in units of its
-scale; of a text, some words by one character each.
+What they know, from most to least: the weights (white box: `apgd`, `linear`, `trees`, and for the nearest and the
+fewest changes `fmn` and `sigma_zero`), those of a model like it (`transfer`), or only the scores that the model returns
+for as many questions as they like (`square` on images, `blocks` on tables, `text_edits`), or its labels alone
+(`hop_skip_jump`, `text_edits`). They know the true class of their input, and may change every feature that the schema
+does not call immutable, within its bounds, by at most eps in units of its scale; of a text, some words by one character
+each.
 
 What we measure: per test sample a bracket, the distance below which a certificate proves that no change of the answer
 exists, and the distance at which an attack found one. From the brackets follow robust accuracy (an upper bound, from

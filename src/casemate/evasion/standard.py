@@ -26,6 +26,7 @@ from casemate.errors import BudgetExhausted, ConfigError, Unavailable
 from casemate.evasion import THREAT
 from casemate.evasion._broken import broken_samples
 from casemate.evasion.curve import METRICS, evidence_of, standing
+from casemate.evasion.search import margins
 
 __all__ = ["StandardOptions", "measure_robustness", "usual_eps"]
 
@@ -34,6 +35,7 @@ Array = NDArray[Any]
 _HALVINGS = 6  # of the way from a sample to its witness, when all attacks are done
 _DOUBTED = 4  # certified samples of each job
 _ALARM = 4  # samples of each job that a labels-only attack tries where there are scores
+_LOST = 1  # samples of each job and eps that stood in a larger ball and are attacked once more
 _SHARD = 64  # samples a job; from nothing but the data, so that no report depends on the number of workers
 
 
@@ -42,6 +44,7 @@ class StandardOptions:
     """`norm` (one or several) and `eps` (None: by the kind of data), `samples` of the test rows; and how hard to try.
 
     `steps`, `restarts`, `targets` go to gradient attacks, `queries` to score-based ones; None leaves an attack its own.
+    With `distances` every sample's nearest wrong point is looked for, wherever it is.
     """
 
     norm: str | tuple[str, ...] | None = None
@@ -51,6 +54,7 @@ class StandardOptions:
     restarts: int | None = 1
     targets: int | None = 3
     queries: int | None = 500
+    distances: bool = False
 
 
 def _replayed(case: Case, arrays: Mapping[str, Stored], lab: Lab) -> Iterator[Evidence]:
@@ -79,7 +83,7 @@ def _paired(arrays: Mapping[str, Stored], evidence: Evidence) -> tuple[Array, Ar
     options=StandardOptions,
     profiles={
         Profile.QUICK: {"samples": 128, "steps": 20, "targets": 0, "queries": 100},
-        Profile.FULL: {"samples": 2000, "steps": 100, "restarts": 2, "targets": 9, "queries": 5000},
+        Profile.FULL: {"samples": 2000, "steps": 100, "restarts": 2, "targets": 9, "queries": 5000, "distances": True},
     },
     replay=_replayed,
     paired=_paired,
@@ -150,12 +154,16 @@ def usual_eps(norm: Norm, schema: Schema) -> list[float]:
     if schema.kind is DataKind.TEXT:
         return [1.0, 2.0, 4.0]
     if schema.kind is DataKind.TABLE:
-        return [0.1, 0.25, 0.5] if norm is Norm.LINF else [0.25, 0.5, 1.0]
+        return {Norm.LINF: [0.1, 0.25, 0.5], Norm.L0: [1.0, 2.0, 3.0]}.get(norm, [0.25, 0.5, 1.0])
     pixel = schema.features[0]
     unit = (pixel.hi - pixel.lo if np.isfinite(pixel.hi - pixel.lo) else 1.0) / pixel.scale
     grey = schema.shape[0] == 1
     if norm is Norm.LINF:
         return [unit * eps for eps in ((0.1, 0.2, 0.3) if grey else (2 / 255, 4 / 255, 8 / 255))]
+    if norm is Norm.L0:
+        return [5.0, 10.0, 20.0]
+    if norm is Norm.L1:
+        return [unit * eps for eps in ((5.0, 10.0, 20.0) if grey else (4.0, 8.0, 12.0))]
     return [unit * eps for eps in ((1.0, 2.0, 3.0) if grey else (0.25, 0.5, 1.0))]
 
 
@@ -206,17 +214,15 @@ def _shard(case: Case, item: Stored, lab: Lab) -> Stored:
     certificates, attacks = _stages(case, norm, lab)
     whole = _certified(case, batch, certificates, lab, ledger=ledger)
     fixed = [plugin for plugin in attacks if not plugin.minimum_norm]
-    for column, eps in enumerate(radii):
-        for plugin in fixed if whole else ():
-            rows = _open_rows(ledger, eps)
-            if plugin is fixed[0]:
-                rows = np.union1d(rows, _doubted_rows(ledger, eps))
-            if len(rows):
-                whole = _pursued(plugin, case, batch, Goal(norm, eps), lab, ledger=ledger, rows=rows)
-            if not whole:
-                break
-        if not whole:
-            unfinished[_open_rows(ledger, eps), column] = True
+    stood = np.zeros(len(batch), dtype=bool)
+    for column, eps in reversed(list(enumerate(radii))):
+        if whole:
+            whole = _within(fixed, case, batch, Goal(norm, eps), lab, ledger=ledger, stood=stood)
+        open_ = _open_rows(ledger, eps)
+        if whole:
+            stood[open_] = True
+        else:
+            unfinished[open_[~stood[open_]], column] = True
     for plugin in (p for p in attacks if p.minimum_norm and whole):
         whole = _stepped_closer(plugin, case, batch, radii, lab, ledger=ledger)
         unfinished |= (ledger.upper[:, None] > np.array(radii)) & (ledger.lower[:, None] <= radii) & (not whole)
@@ -233,17 +239,55 @@ def _shard(case: Case, item: Stored, lab: Lab) -> Stored:
     }
 
 
+def _within(
+    plugins: Sequence[Plugin], case: Case, batch: Batch, goal: Goal, lab: Lab, *, ledger: Ledger, stood: Array
+) -> bool:
+    """All attacks in a ball on the rows that it can still change; whether they came to their ends.
+
+    The largest eps comes first: what `stood (n,)` against all attacks there stands within every smaller one, so that a
+    row pays for one failing run. The least sure of these are attacked all the same: where one breaks, the attacks get
+    lost in large balls (a model that hides its gradients), and all are. Who broke in a larger ball is first drawn
+    closer.
+    """
+    if case.kind is not DataKind.TEXT:
+        _come_closer(case, batch, lab, ledger, within=goal.eps)
+    alarm = np.flatnonzero(stood & ~ledger.broken(goal.eps))
+    alarm = alarm[np.argsort(_lead(case, batch.take(alarm)), kind="stable")[:_LOST]]
+    for plugin in plugins:
+        rows = _open_rows(ledger, goal.eps)
+        rows = np.union1d(rows[~stood[rows]], alarm)
+        if plugin is plugins[0]:
+            rows = np.union1d(rows, _doubted_rows(ledger, goal.eps))
+        if len(rows) and not _pursued(plugin, case, batch, goal, lab, ledger=ledger, rows=rows):
+            return False
+        if ledger.broken(goal.eps)[alarm].any():
+            stood[:] = False
+            return _within(plugins, case, batch, goal, lab, ledger=ledger, stood=stood)
+    return True
+
+
+def _lead(case: Case, batch: Batch) -> Array:
+    """How sure the model is of samples, `(n,)`: the lead of the true class; 0 for all where it gives labels alone."""
+    if not len(batch) or not case.offers & {Facet.LOGITS, Facet.SCORES}:
+        return np.zeros(len(batch))
+    return margins(case.the_model(), batch.x, batch.y, None)[0]
+
+
 def _stepped_closer(
     plugin: Plugin, case: Case, batch: Batch, radii: Sequence[float], lab: Lab, *, ledger: Ledger
 ) -> bool:
     """A minimum-norm attack, once for all eps, on what it can still change.
 
-    One that sees labels alone is weaker than those that see scores, unless the scores hide the way: where there are
-    scores it is an alarm on a few samples, and runs on the others only if it breaks one of these.
+    One that sees labels alone is weaker than those that see scores, unless the scores hide the way, and one that sees
+    gradients seldom breaks what gradients in a ball have not: these are alarms on a few samples, and run on the others
+    only if they break one of these. With `distances` those with gradients look at every sample.
     """
     goal, rows = Goal(ledger.norm, float("inf")), np.flatnonzero(ledger.upper > radii[0])
     blind = not plugin.needs & {Facet.SCORES, Facet.GRADIENTS} and case.kind is not DataKind.TEXT  # those see both
-    if Facet.SCORES in case.offers and blind:
+    again = Facet.GRADIENTS in plugin.needs and any(not other.minimum_norm for other in lab.plugins)
+    if lab.options.distances and not blind:
+        rows = np.flatnonzero(ledger.upper > 0)
+    elif (Facet.SCORES in case.offers and blind) or again:
         standing_rows = _open_rows(ledger, radii[-1])
         alarm, rest = standing_rows[:_ALARM], standing_rows[_ALARM:]
         whole = not len(alarm) or _pursued(plugin, case, batch, goal, lab, ledger=ledger, rows=alarm)
@@ -278,9 +322,13 @@ def _pursued(plugin: Plugin, case: Case, batch: Batch, goal: Goal, lab: Lab, *, 
     return pursue(plugin, case, batch.take(rows), goal, own, ledger=ledger, rows=rows)
 
 
-def _come_closer(case: Case, batch: Batch, lab: Lab, ledger: Ledger) -> None:
-    """Halve the way from each sample to its witness a few times: the curve between the given eps, nearly for free."""
-    rows = np.flatnonzero(np.isfinite(ledger.upper) & (ledger.upper > 0) & (ledger.upper > ledger.lower * (1 + 1e-3)))
+def _come_closer(case: Case, batch: Batch, lab: Lab, ledger: Ledger, *, within: float = 0.0) -> None:
+    """Halve the way from each sample to its witness a few times: the curve between the given eps, nearly for free.
+
+    Only of those whose witness is not `within` so much yet.
+    """
+    wide = np.isfinite(ledger.upper) & (ledger.upper > ledger.lower * (1 + 1e-3))
+    rows = np.flatnonzero(wide & (ledger.upper > 0) & ~ledger.broken(within))
     if len(rows):
         witnesses = ledger.witness[rows].copy()
 
