@@ -138,3 +138,15 @@ def attacked(
     ledger = open_ledger(case, batch, goal.norm, target=goal.target)
     pursue(plugin, case, batch, goal, lab, ledger=ledger, rows=np.arange(len(batch)))
     return ledger, lab
+
+
+def uneven_table(seed: int) -> tuple[Case, Schema]:
+    """A small random net in float32 on a table in float64 with bounds, unequal scales and an immutable column 1."""
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    scales = rng.uniform(0.1, 10, size=5)
+    features = tuple(Feature(f"f{i}", lo=-2.0, hi=3.0, scale=float(s), immutable=i == 1) for i, s in enumerate(scales))
+    schema = Schema(DataKind.TABLE, (5,), features)
+    model = torch_model(nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 3)))
+    x = rng.uniform(-2, 3, size=(16, 5))
+    return Case(model=model, splits=Splits(test=Data(x, schema, model.labels(x)))), schema

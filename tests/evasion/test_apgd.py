@@ -8,7 +8,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.evasion.makers import NORMS, attacked, batch_from, cnn, image_case, image_schema, torch_linear, torch_model
+from tests.evasion.makers import (
+    NORMS,
+    attacked,
+    batch_from,
+    cnn,
+    image_case,
+    image_schema,
+    torch_linear,
+    torch_model,
+    uneven_table,
+)
 from torch import nn
 
 from casemate.core.bracket import Goal
@@ -46,14 +56,7 @@ def test_it_breaks_every_sample_of_a_linear_model_at_one_percent_above_the_optim
 @given(st.integers(0, 1000), st.floats(0.01, 0.5), st.sampled_from(BALLS))
 def test_claims_lie_inside_ball_and_bounds_and_leave_fixed_features_alone(seed: int, eps: float, norm: Norm) -> None:
     """In float64 and without tolerance, on a table whose features have bounds, scales and an immutable column."""
-    rng = np.random.default_rng(seed)
-    torch.manual_seed(seed)
-    scales = rng.uniform(0.1, 10, size=5)
-    features = tuple(Feature(f"f{i}", lo=-2.0, hi=3.0, scale=float(s), immutable=i == 1) for i, s in enumerate(scales))
-    schema = Schema(DataKind.TABLE, (5,), features)
-    model = torch_model(nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 3)))
-    x = rng.uniform(-2, 3, size=(16, 5))
-    case = Case(model=model, splits=Splits(test=Data(x, schema, model.labels(x))))
+    case, schema = uneven_table(seed)
     batch = batch_from(case)
     lab = Lab("evasion/apgd", seed, options=ApgdOptions(steps=8, losses=("margin",), targets=1))
     for claim in apgd_attack(case, batch, Goal(norm, eps), lab):

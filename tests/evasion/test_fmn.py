@@ -4,19 +4,13 @@ import copy
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.evasion.makers import attacked, batch_from, cnn, image_case, torch_linear, torch_model
-from torch import nn
+from tests.evasion.makers import attacked, batch_from, cnn, image_case, torch_linear, torch_model, uneven_table
 
 from casemate.core.bracket import Goal
-from casemate.core.case import Case
-from casemate.core.data import Data, Splits
-from casemate.core.facets import DataKind
 from casemate.core.lab import Lab
 from casemate.core.norms import Norm, distance
-from casemate.core.schema import Feature, Schema
 from casemate.engine.harness import wrong
 from casemate.errors import ConfigError
 from casemate.evasion.apgd import ApgdOptions, apgd_attack
@@ -50,14 +44,7 @@ def test_the_target_is_the_only_success_of_a_targeted_goal() -> None:
 @settings(max_examples=15)
 @given(st.integers(0, 1000), st.sampled_from(NORMS))
 def test_claims_are_wrong_and_within_bounds_and_leave_fixed_features_alone(seed: int, norm: Norm) -> None:
-    rng = np.random.default_rng(seed)
-    torch.manual_seed(seed)
-    scales = rng.uniform(0.1, 10, size=5)
-    features = tuple(Feature(f"f{i}", lo=-2.0, hi=3.0, scale=float(s), immutable=i == 1) for i, s in enumerate(scales))
-    schema = Schema(DataKind.TABLE, (5,), features)
-    model = torch_model(nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 3)))
-    x = rng.uniform(-2, 3, size=(16, 5))
-    case = Case(model=model, splits=Splits(test=Data(x, schema, model.labels(x))))
+    case, schema = uneven_table(seed)
     batch = batch_from(case)
     for claim in fmn_attack(case, batch, Goal(norm, INF), Lab("evasion/fmn", seed, options=FmnOptions(steps=20))):
         assert claim.x is not None
