@@ -29,6 +29,7 @@ from casemate.evasion._broken import broken_samples
 from casemate.evasion.apgd import apgd_attack
 from casemate.evasion.blocks import blocks_attack
 from casemate.evasion.linear import linear_attack, linear_certificate
+from casemate.evasion.sigma_zero import SigmaZeroOptions, sigma_zero_attack
 from casemate.evasion.square import square_attack
 from casemate.evasion.standard import measure_robustness
 from casemate.formats.arrays import pack, unpack
@@ -344,3 +345,15 @@ def test_where_attacks_get_lost_in_large_balls_every_row_is_attacked_in_the_smal
     honest = values(measured(case, lab_of(eps=(0.1, 0.15, 0.5), plugins=(apgd_attack,))), "robust_accuracy")
     assert found[0.15] == pytest.approx(honest[0.15], abs=0.05)
     assert found[0.5] == found[0.15]  # what is broken within a smaller ball is broken within a larger one
+
+
+def test_where_no_attack_knows_a_ball_the_one_that_needs_none_looks_at_every_row() -> None:
+    model, options = torch_model(cnn()), SigmaZeroOptions(steps=60)
+    alone, _ = attacked(sigma_zero_attack, image_case(model, n=40), Goal(Norm.L0, float("inf")), options=options)
+    order = np.argsort(-alone.upper, kind="stable")  # those that stand longest first: an alarm on them is silent
+    eps = float(np.median(alone.upper))
+    assert (alone.upper[order][:8] > eps).all()
+    case = image_case(model, n=40)
+    case = replace(case, splits=Splits(test=case.data("test").take(order)))
+    told = measured(case, lab_of(norm="l0", eps=eps, steps=60, plugins=(sigma_zero_attack, apgd_attack)))
+    assert values(told, "robust_accuracy", norm="l0") == {eps: pytest.approx(np.mean(alone.upper > eps))}

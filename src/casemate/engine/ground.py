@@ -75,6 +75,11 @@ class Ground:
         """
         import torch
 
+        if self.norm is Norm.LINF:
+            if not isinstance(eps, torch.Tensor) and eps >= self.reach.eps:
+                return self.box(point)  # whose bounds are those of the reach's own ball
+            reach = (spread(eps, point) if isinstance(eps, torch.Tensor) else eps) * self.scale
+            return self.box(torch.clamp(point, self.x - reach, self.x + reach))
         z = self.units(point)
         room = torch.where(z > 0, self.high - self.x, self.x - self.low) / self._unit()
         moved = torch.minimum(z.abs(), room.clamp(min=0))
@@ -160,12 +165,8 @@ def each(better: Tensor, new: Tensor, old: Tensor) -> Tensor:
 
 def _shrunk(norm: Norm, z: Tensor, bounded: Tensor, eps: Tensor) -> Tensor:
     """The point nearest to `z >= 0` in `[0, bounded]` whose norm is `eps (m,)`, where that of `bounded` is larger."""
-    import torch
-
     shape = z.shape
     z, bounded, limit = z.flatten(1), bounded.flatten(1), eps[:, None]
-    if norm is Norm.LINF:
-        return torch.minimum(bounded, limit).reshape(shape)
     if norm is Norm.L0:
         return _largest(z, bounded, eps).reshape(shape)
     solve = _shrunk_l2 if norm is Norm.L2 else _shrunk_l1

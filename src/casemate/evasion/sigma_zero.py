@@ -109,7 +109,7 @@ class _Search:
 
         ground, z = self.ground, torch.zeros_like(self.ground.x)
         tiny = torch.finfo(z.dtype).tiny
-        drift, spread_of = torch.zeros_like(z), torch.zeros_like(z)
+        drift, energy = torch.zeros_like(z), torch.zeros_like(z)
         threshold = torch.full_like(self.fewest, _FIRST)
         for step in range(steps):
             wrong, slope = self._look(ground.snapped(ground.box(ground.x + z * self.span)))
@@ -118,9 +118,9 @@ class _Search:
             slope = torch.where(spread(wrong, z), 0.0, slope * self.span) - smooth
             slope = slope / spread(slope.flatten(1).abs().amax(dim=1).clamp(min=tiny), z)
             drift = drift.lerp(slope, 1 - _ADAM[0])
-            spread_of = spread_of.lerp(slope**2, 1 - _ADAM[1])
+            energy = energy.lerp(slope**2, 1 - _ADAM[1])
             way = drift / (1 - _ADAM[0] ** (step + 1))
-            way = way / ((spread_of / (1 - _ADAM[1] ** (step + 1))).sqrt() + 1e-8)
+            way = way / ((energy / (1 - _ADAM[1] ** (step + 1))).sqrt() + 1e-8)
             moved = ground.box(ground.x + (z + eta * way) * self.span)
             z = torch.where(self.span > 0, (moved - ground.x) / self.span.clamp(min=tiny), 0.0)
             threshold = (threshold + _SHIFT * eta * torch.where(wrong, 1.0, -1.0)).clamp(0.0, 1.0)
@@ -170,7 +170,6 @@ class _Search:
             ahead, slope = margin(logits, self.y, self.aim), points
         wrong = clearly(ahead, logits)
         count = (points != self.ground.x).flatten(1).sum(dim=1).to(self.fewest.dtype)
-        # As few but surer is better too: it can lose a change the sooner.
         fewer = wrong & (count < self.fewest)
         self.fewest = torch.where(fewer, count, self.fewest)
         self.best = each(fewer, points, self.best)

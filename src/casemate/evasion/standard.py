@@ -223,8 +223,9 @@ def _shard(case: Case, item: Stored, lab: Lab) -> Stored:
             stood[open_] = True
         else:
             unfinished[open_[~stood[open_]], column] = True
+    in_balls = any(Facet.GRADIENTS in plugin.needs for plugin in fixed)
     for plugin in (p for p in attacks if p.minimum_norm and whole):
-        whole = _stepped_closer(plugin, case, batch, radii, lab, ledger=ledger)
+        whole = _stepped_closer(plugin, case, batch, radii, lab, ledger=ledger, in_balls=in_balls)
         unfinished |= (ledger.upper[:, None] > np.array(radii)) & (ledger.lower[:, None] <= radii) & (not whole)
     if whole and case.kind is not DataKind.TEXT:  # between two texts there is no way to go
         _come_closer(case, batch, lab, ledger)
@@ -252,7 +253,7 @@ def _within(
     if case.kind is not DataKind.TEXT:
         _come_closer(case, batch, lab, ledger, within=goal.eps)
     alarm = np.flatnonzero(stood & ~ledger.broken(goal.eps))
-    alarm = alarm[np.argsort(_lead(case, batch.take(alarm)), kind="stable")[:_LOST]]
+    alarm = alarm[np.argsort(_lead(case, batch.take(alarm), lab), kind="stable")[:_LOST]]
     for plugin in plugins:
         rows = _open_rows(ledger, goal.eps)
         rows = np.union1d(rows[~stood[rows]], alarm)
@@ -266,25 +267,25 @@ def _within(
     return True
 
 
-def _lead(case: Case, batch: Batch) -> Array:
+def _lead(case: Case, batch: Batch, lab: Lab) -> Array:
     """How sure the model is of samples, `(n,)`: the lead of the true class; 0 for all where it gives labels alone."""
     if not len(batch) or not case.offers & {Facet.LOGITS, Facet.SCORES}:
         return np.zeros(len(batch))
-    return margins(case.the_model(), batch.x, batch.y, None)[0]
+    return margins(observed(case.the_model(), lab.meter), batch.x, batch.y, None)[0]
 
 
 def _stepped_closer(
-    plugin: Plugin, case: Case, batch: Batch, radii: Sequence[float], lab: Lab, *, ledger: Ledger
+    plugin: Plugin, case: Case, batch: Batch, radii: Sequence[float], lab: Lab, *, ledger: Ledger, in_balls: bool
 ) -> bool:
     """A minimum-norm attack, once for all eps, on what it can still change.
 
     One that sees labels alone is weaker than those that see scores, unless the scores hide the way, and one that sees
-    gradients seldom breaks what gradients in a ball have not: these are alarms on a few samples, and run on the others
-    only if they break one of these. With `distances` those with gradients look at every sample.
+    gradients seldom breaks what gradients have not broken `in_balls`: these are alarms on a few samples, and run on the
+    others only if they break one of these. With `distances` those with gradients look at every sample.
     """
     goal, rows = Goal(ledger.norm, float("inf")), np.flatnonzero(ledger.upper > radii[0])
     blind = not plugin.needs & {Facet.SCORES, Facet.GRADIENTS} and case.kind is not DataKind.TEXT  # those see both
-    again = Facet.GRADIENTS in plugin.needs and any(not other.minimum_norm for other in lab.plugins)
+    again = Facet.GRADIENTS in plugin.needs and in_balls
     if lab.options.distances and not blind:
         rows = np.flatnonzero(ledger.upper > 0)
     elif (Facet.SCORES in case.offers and blind) or again:
