@@ -15,7 +15,7 @@ from casemate.engine.reach import Reach
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Ground", "each", "ground_of", "size", "spread"]
+__all__ = ["Ground", "each", "ground_of", "size", "spread", "tiny"]
 
 Array = NDArray[Any]
 
@@ -172,7 +172,7 @@ def _shrunk(norm: Norm, z: Tensor, bounded: Tensor, eps: Tensor) -> Tensor:
     solve = _shrunk_l2 if norm is Norm.L2 else _shrunk_l1
     part = solve(z, bounded, limit)
     # What rounding left beyond eps.
-    excess = limit / size(norm, part)[:, None].clamp(min=_tiny(part))
+    excess = limit / size(norm, part)[:, None].clamp(min=tiny(part))
     return (part * excess.clamp(max=1.0)).reshape(shape)
 
 
@@ -180,14 +180,14 @@ def _shrunk_l2(z: Tensor, bounded: Tensor, eps: Tensor) -> Tensor:
     """min(t z, bounded) with the t <= 1 that gives norm eps: the squared norm is quadratic in t between breakpoints."""
     import torch
 
-    ratio = torch.where(z > 0, bounded / z.clamp(min=_tiny(z)), 0.0)
+    ratio = torch.where(z > 0, bounded / z.clamp(min=tiny(z)), 0.0)
     ratio, order = ratio.sort(dim=1)
     square, full = (z**2).gather(1, order), (bounded**2).gather(1, order)
     below = _before(full)
     above = _from(square)
     k = _first(below + ratio**2 * above >= eps**2)
     left = (eps**2 - below.gather(1, k)).clamp(min=0)
-    t = (left / above.gather(1, k).clamp(min=_tiny(z))).sqrt()
+    t = (left / above.gather(1, k).clamp(min=tiny(z))).sqrt()
     return torch.minimum(t * z, bounded)
 
 
@@ -226,18 +226,18 @@ def _least(norm: Norm, gain: Tensor, room: Tensor, goal: Tensor) -> Tensor:
         order = key.argsort(dim=1, descending=True, stable=True)
         worth, weight = (gain * room).gather(1, order), gain.gather(1, order)
         taken = torch.minimum((goal - _before(worth)).clamp(min=0), worth)
-        move = torch.where(weight > 0, taken / weight.clamp(min=_tiny(gain)), 0.0)
+        move = torch.where(weight > 0, taken / weight.clamp(min=tiny(gain)), 0.0)
         if norm is Norm.L0:  # a coordinate that moves at all costs one, however far it goes
             move = torch.where(move > 0, room.gather(1, order), 0.0)
         return torch.minimum(torch.empty_like(move).scatter_(1, order, move), room)
     pace = (gain > 0).to(gain.dtype) if norm is Norm.LINF else gain
-    stop = torch.where(pace > 0, room / pace.clamp(min=_tiny(gain)), 0.0)
+    stop = torch.where(pace > 0, room / pace.clamp(min=tiny(gain)), 0.0)
     stop, order = stop.sort(dim=1)
     weight, full, speed = (value.gather(1, order) for value in (gain, room, pace))
     below, above = _before(weight * full), _from(weight * speed)
     k = _first(below + stop * above >= goal)
     left = (goal - below.gather(1, k)).clamp(min=0)
-    t = left / above.gather(1, k).clamp(min=_tiny(gain))
+    t = left / above.gather(1, k).clamp(min=tiny(gain))
     return torch.minimum(torch.minimum(t, stop.gather(1, k)) * pace, room)
 
 
@@ -262,7 +262,8 @@ def _first(hit: Tensor) -> Tensor:
     return torch.where(hit.any(dim=1, keepdim=True), index, hit.shape[1] - 1)
 
 
-def _tiny(z: Tensor) -> float:
+def tiny(z: Tensor) -> float:
+    """The smallest normal number of a tensor's dtype: what keeps a division by a size from being one by 0."""
     import torch
 
     return float(torch.finfo(z.dtype).tiny)

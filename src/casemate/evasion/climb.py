@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casemate.core.norms import Norm
-from casemate.engine.ground import Ground, each, ground_of, size, spread
+from casemate.engine.ground import Ground, each, ground_of, size, spread, tiny
 from casemate.engine.prepared import Prepared
 from casemate.engine.reach import Reach
 from casemate.errors import BudgetExhausted
@@ -251,7 +251,7 @@ class Climb:
         if self.reach.norm is Norm.L1:
             unit = _steepest(unit, state.share)
         length = size(self.reach.norm, unit)
-        return unit / spread(length.clamp(min=_tiny(unit)), unit)
+        return unit / spread(length.clamp(min=tiny(unit)), unit)
 
 
 def checkpoints(steps: int) -> frozenset[int]:
@@ -280,9 +280,3 @@ def _steepest(slope: Tensor, share: Tensor) -> Tensor:
     count = (share * flat.shape[1]).long().clamp(1, flat.shape[1])
     least = flat.sort(dim=1, descending=True).values.gather(1, count[:, None] - 1)
     return torch.where(flat >= least, slope.flatten(1).sign(), 0.0).reshape(slope.shape)
-
-
-def _tiny(z: Tensor) -> float:
-    import torch
-
-    return float(torch.finfo(z.dtype).tiny)

@@ -16,7 +16,7 @@ from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab
 from casemate.core.norms import Norm
 from casemate.core.plugin import attack
-from casemate.engine.ground import Ground, each, ground_of, size, spread
+from casemate.engine.ground import Ground, each, ground_of, size, spread, tiny
 from casemate.engine.prepared import Prepared, prepare
 from casemate.engine.reach import Reach, reach_of
 from casemate.errors import BudgetExhausted, ConfigError
@@ -160,7 +160,7 @@ class _Race:
                 lambda z, column=column: pick(z, column) - pick(z, y),  # type: ignore[misc]
             )
             dual = size(_DUAL[self.goal.norm], slope * self.whole.scale)
-            far.append(-behind / dual.clamp(min=torch.finfo(dual.dtype).tiny))
+            far.append(-behind / dual.clamp(min=tiny(dual)))
         return others.gather(1, torch.stack(far, dim=1).argsort(dim=1, stable=True))
 
     def choose(self) -> None:
@@ -244,7 +244,7 @@ class _Race:
         import torch
 
         dual = size(_DUAL[self.goal.norm], slope)
-        linear = ground.far(walk.at) + behind.clamp(min=0) / dual.clamp(min=torch.finfo(dual.dtype).tiny)
+        linear = ground.far(walk.at) + behind.clamp(min=0) / dual.clamp(min=tiny(dual))
         grown = torch.where(torch.isfinite(walk.radius), walk.radius * _GROWTH, 0.0)
         linear = torch.minimum(
             torch.maximum(torch.where(torch.isfinite(linear), linear, 0.0), grown), self.widest[walk.sample]
@@ -256,8 +256,6 @@ class _Race:
 
     def _way(self, slope: Tensor) -> Tensor:
         """The direction of a step of one radius, `(m, ...)`."""
-        import torch
-
         if self.goal.norm is Norm.LINF:
             return slope.sign()
-        return slope / spread(size(Norm.L2, slope).clamp(min=torch.finfo(slope.dtype).tiny), slope)
+        return slope / spread(size(Norm.L2, slope).clamp(min=tiny(slope)), slope)
