@@ -210,7 +210,7 @@ def ours(module: nn.Module, x: np.ndarray, y: np.ndarray, goal: tuple[Norm, floa
     batch = batch_of(x, y, np.arange(len(x)))
     norm, eps = goal
     ledger = open_ledger(case, batch, norm)
-    lab = Lab(apgd_attack.id, 0, options=ApgdOptions(steps=steps, losses=("ce",), targets=0))
+    lab = Lab(apgd_attack.id, 0, options=ApgdOptions(steps=steps, losses=("ce",)))
     start = time.process_time()
     pursue(apgd_attack, case, batch, Goal(norm, eps), lab, ledger=ledger, rows=np.arange(len(x)))
     seconds = time.process_time() - start

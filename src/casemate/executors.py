@@ -67,7 +67,8 @@ def executor(spec: str, threads: int) -> Executor:
 def perform(job: Job, case: Case, lab: Lab, call: Call) -> tuple[int, bytes, Spent]:
     """Run one call here; item and result pass through their packed form, as they would between processes."""
     meter = Meter(limit=call.limit, deadline=call.deadline)
-    result = job(metered_case(unmetered_case(case), meter), arrays.unpack(call.item), replace(lab, meter=meter))
+    own = replace(lab, meter=meter, getter=None)  # resources are built where the audit runs
+    result = job(metered_case(unmetered_case(case), meter), arrays.unpack(call.item), own)
     if meter.refusals > 1:
         raise LawBroken(f"expected {lab.plugin} to stop when its budget ended, got {meter.refusals - 1} tries to go on")
     return call.position, arrays.pack(result), meter.spent

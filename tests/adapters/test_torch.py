@@ -19,6 +19,7 @@ from casemate.adapters.data import from_arrays
 from casemate.adapters.digest import fingerprint
 from casemate.adapters.torch import build_module, load_weights, save_weights, wrap_module
 from casemate.core.facets import Facet
+from casemate.core.model import Task
 from casemate.errors import ModelError
 
 NETS = "tests.adapters.nets"
@@ -273,3 +274,18 @@ def test_a_factory_in_the_folder_is_importable_only_while_it_is_looked_up(tmp_pa
     again = build_module("local_net:build", folder=other)  # the same name in another project
     assert isinstance(again, nn.Linear)
     assert (net.out_features, again.out_features) == (3, 2)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_regression_answers_with_the_modules_own_numbers(flat: bool) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 1), *([nn.Flatten(0)] if flat else []))
+    model = wrap_module(net, schema=SCHEMA, regression=True)
+    with torch.no_grad():
+        expected = net(torch.tensor(X)).double().numpy().reshape(-1)
+        assert model.module(torch.tensor(X)).shape == (23, 1)
+    assert model.task is Task.REGRESSION
+    assert np.array_equal(model.labels(X), expected)
+    assert model.offers == {Facet.LABELS, Facet.GRADIENTS}
+    with pytest.raises(ModelError, match="one number for each sample"):
+        wrap_module(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), schema=SCHEMA, regression=True)

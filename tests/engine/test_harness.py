@@ -21,7 +21,7 @@ from casemate.core.norms import Norm
 from casemate.core.outcome import Threat
 from casemate.core.plugin import Plugin
 from casemate.core.schema import Feature, Relation, Schema
-from casemate.engine.harness import batch_of, open_ledger, pursue, wrong
+from casemate.engine.harness import batch_of, open_ledger, pursue, steadied, wrong
 from casemate.errors import BudgetExhausted, Contradiction, LawBroken, ModelError
 
 N = 8
@@ -252,3 +252,60 @@ def test_the_harness_itself_is_counted_and_never_refused() -> None:
     model.labels(np.zeros((50, 2)))
     assert meter.spent.forwards == 50
     assert meter.refusals == 0
+
+
+def wavering(share: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Wrong with a chance of `share` where the first feature is above 0.5, drawn from numpy's global generator."""
+
+    def answer(x: np.ndarray) -> np.ndarray:
+        return ((x[:, 0] > 0.5) & (np.random.random(len(x)) < share)).astype(np.int64)
+
+    return answer
+
+
+@pytest.mark.parametrize(("share", "broken"), [(0.2, 0), (0.9, N)])
+def test_a_random_model_is_judged_by_the_votes_of_several_answers(share: float, broken: int) -> None:
+    """One lucky answer of a model that is nearly always right is no success, and one unlucky answer no failure."""
+    x = np.where(np.arange(N)[:, None] % 2, [0.3, 0.3], [0.6, 0.3])  # those at 0.6 waver, so that it can be seen to
+    case = case_of(wavering(share))
+    case = replace(case, splits=Splits(test=replace(case.data("test"), x=x)))
+
+    def hopeful(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        for _ in range(4):
+            yield Claim(ROWS, x=moved(batch, 0.25))
+
+    state = np.random.get_state()[1].copy()
+    assert np.array_equal(steadied(case).labels(np.full((N, 2), 0.6)), np.full(N, int(broken > 0)))
+    first, again = (run(hopeful, case=case).upper for _ in range(2))
+    assert np.array_equal(first, again)
+    assert int(np.isfinite(first).sum()) == broken
+    assert np.array_equal(state, np.random.get_state()[1])
+
+
+def test_a_steady_model_is_asked_for_a_few_rows_once_and_then_answers_for_itself() -> None:
+    asked: list[int] = []
+
+    def counted(x: np.ndarray) -> np.ndarray:
+        asked.append(len(x))
+        return labels(x)
+
+    case = case_of(counted)
+    assert steadied(case) is case.the_model()
+    assert steadied(replace(case, model=observed(case.the_model(), Meter()))).labels is not None
+    assert asked == [8, 8]
+
+
+def test_a_random_model_gives_a_plug_in_the_same_answers_for_the_same_seed() -> None:
+    x = np.tile([0.6, 0.3], (N, 1))
+    case = case_of(wavering(0.5))
+    case = replace(case, splits=Splits(test=replace(case.data("test"), x=x)))
+    seen: list[np.ndarray] = []
+
+    def curious(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        seen.append(np.concatenate([case.the_model().labels(batch.x) for _ in range(3)]))
+        yield from ()
+
+    run(curious, case=case)
+    run(curious, case=case)
+    assert np.array_equal(seen[0], seen[1])
+    assert 0 < seen[0].mean() < 1

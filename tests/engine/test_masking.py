@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from casemate.adapters import wrap
+from casemate.core.budget import Meter
 from casemate.core.data import Data
 from casemate.core.facets import DataKind
 from casemate.core.model import Model
+from casemate.core.norms import Norm
 from casemate.core.schema import Feature, FeatureKind, Schema
-from casemate.engine.masking import guidance, is_random, signs_of_masking
+from casemate.engine.masking import Look, Triage, guidance, inspect, is_random, signs_of_masking, triage
+from casemate.engine.prepared import prepare
+from casemate.engine.reach import reach_of
+from casemate.errors import BudgetExhausted
 
 SCHEMA = Schema(DataKind.TABLE, (20,), tuple(Feature(f"f{i}", scale=1.0 + i % 3) for i in range(20)))
 
@@ -121,3 +129,172 @@ def test_immutable_and_whole_features_are_left_to_the_schema() -> None:
     for points in asked:
         assert schema.allowed(points).all()
         assert np.array_equal(points[:, 0], x[:, 0])
+
+
+# --------------------------------------------------------------------------------------------------- inspect and triage
+
+
+class Chaos(nn.Module):
+    """Adds a hundredth of what 120 rounds of the logistic map make of the input: small, with a slope of about 2^120."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = torch.sigmoid(x)
+        for _ in range(120):
+            h = 4 * h * (1 - h)
+        answer: torch.Tensor = self.inner(x + 0.01 * h)
+        return answer
+
+
+class Undefined(Straight):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.inner(x + torch.sqrt(x - x))  # 0, with a slope of infinity minus infinity
+        return answer
+
+
+class Large(Straight):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = 1e4 * self.inner(x)
+        return answer
+
+
+def looked(module: nn.Module, x: np.ndarray, *, eps: float = 0.2, rows: slice = slice(None)) -> Look:
+    ids = np.arange(len(x))[rows]
+    model = wrapped(module)
+    labels = np.asarray(wrapped(net()).labels(x))[rows]
+    ready = prepare(model, x[rows])
+    return inspect(ready, reach_of(Norm.LINF, eps, x[rows], SCHEMA), labels, ids, seed=3)
+
+
+def shares(look: Look) -> dict[str, float]:
+    return {name: float(np.mean(getattr(look, name))) for name in MASKS}
+
+
+MASKS = ("random", "vanishing", "exploding", "saturated", "stepped", "misled")
+
+
+@pytest.mark.parametrize(
+    ("module", "shown"),
+    [
+        (net, set()),
+        (lambda: Straight(net()), {"stepped"}),
+        (lambda: Flat(net()), {"vanishing", "stepped", "misled"}),
+        (lambda: Undefined(net()), {"exploding", "misled"}),
+        (lambda: Chaos(net()), {"exploding", "misled"}),
+        (lambda: Large(net()), {"saturated"}),
+        (lambda: Noisy(net()), {"random"}),
+    ],
+    ids=["honest", "straight-through", "rounding", "not a number", "chaos", "large logits", "noise"],
+)
+def test_each_way_of_masking_shows_its_own_signs(module: Any, shown: set[str], data: Data) -> None:
+    # A gradient of chance misleads on two rows in three.
+    found = shares(looked(module(), data.x))
+    for name in MASKS:
+        if name in shown:
+            assert found[name] > (0.3 if name == "misled" else 0.7), (name, found)
+        elif not (name == "misled" and "random" in shown):
+            assert found[name] <= 0.05, (name, found)
+
+
+def test_on_two_linear_classes_a_step_does_what_the_gradient_says_and_leads_along_the_weights(data: Data) -> None:
+    torch.manual_seed(4)
+    linear = nn.Linear(20, 2).double().eval()
+    model = wrap(linear, classes=("a", "b"), schema=SCHEMA)
+    y = np.asarray(model.labels(data.x))
+    reach = reach_of(Norm.LINF, 0.1, data.x, SCHEMA)
+    look = inspect(prepare(model, data.x), reach, y, data.sample_id, seed=0)
+    away = np.sign((linear.weight[1] - linear.weight[0]).detach().numpy())
+    assert np.allclose(look.kept, 1.0, rtol=1e-9)
+    assert np.array_equal(look.ahead, np.where(y[:, None] == 0, away, -away))
+    assert not any(shares(look).values())
+
+
+@pytest.mark.parametrize(("factor", "vanishes"), [(0.9, True), (1.1, False)])
+def test_a_gradient_vanishes_where_the_whole_ball_changes_less_than_rounding(factor: float, vanishes: bool) -> None:
+    # By hand: one feature, a ball 0.2 wide, a slope of 1 and a largest logit of 0.2 / (rounding of float64).
+    linear = nn.Linear(1, 2).double()
+    with torch.no_grad():
+        linear.weight[:] = torch.tensor([[1.0], [0.0]]) * factor
+        linear.bias[:] = 0.2 / np.finfo(np.float64).eps
+        linear.bias[1] -= 1e6
+    schema = Schema(DataKind.TABLE, (1,), (Feature("a"),))
+    model = wrap(linear.eval(), classes=("a", "b"), schema=schema)
+    x = np.zeros((3, 1))
+    look = inspect(prepare(model, x), reach_of(Norm.LINF, 0.1, x, schema), np.zeros(3, np.int64), np.arange(3), seed=0)
+    assert look.vanishing.tolist() == [vanishes] * 3
+
+
+@given(start=st.integers(0, 40), length=st.integers(1, 20))
+@settings(max_examples=10)
+def test_what_is_seen_of_a_row_depends_on_no_other_row(start: int, length: int) -> None:
+    x = np.random.default_rng(1).normal(size=(64, 20)) * SCHEMA.scale
+    whole, part = looked(net(), x), looked(net(), x, rows=slice(start, start + length))
+    for name in (*MASKS, "ahead"):
+        assert np.array_equal(getattr(whole, name)[start : start + length], getattr(part, name)), name
+
+
+def test_features_that_cannot_move_and_missing_values_are_no_sign() -> None:
+    features = (
+        Feature("a", immutable=True),
+        Feature("b", FeatureKind.INTEGER, scale=1.0),
+        Feature("c", missing_ok=True),
+    )
+    schema = Schema(DataKind.TABLE, (3,), features)
+    filled = nn.Sequential(Fill(), nn.Linear(3, 2).double()).eval()
+    model = wrap(filled, classes=("a", "b"), schema=schema)
+    x = np.column_stack([np.arange(40.0), np.arange(40) % 7 * 1.0, np.where(np.arange(40) % 2, np.nan, 0.5)])
+    y = np.asarray(model.labels(x))
+    look = inspect(prepare(model, x), reach_of(Norm.LINF, 0.2, x, schema), y, np.arange(40), seed=0)
+    assert not any(shares(look).values())  # where only the whole number could move, no step is long enough to tell
+
+
+class Fill(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.where(torch.isnan(x), 0.0, x)
+
+
+@pytest.mark.parametrize(
+    ("module", "remedies"),
+    [
+        (net, ""),
+        (lambda: Straight(net()), ""),
+        (lambda: Flat(net()), "straighten search"),
+        (lambda: Chaos(net()), "straighten search"),
+        (lambda: Large(net()), "rescale"),
+    ],
+)
+def test_triage_names_the_remedies_for_sixty_propagations_a_shard(module: Any, remedies: str, data: Data) -> None:
+    model, meter = wrapped(module()), Meter()
+    ready = prepare(model, data.x, meter)
+    before = meter.spent.propagations
+    found = triage(ready, reach_of(Norm.LINF, 0.2, data.x, SCHEMA), data.labels, data.sample_id, seed=1)
+    assert meter.spent.propagations - before <= 64
+    assert found.rows == 6
+    assert {name for name in ("average", "straighten", "search", "rescale") if getattr(found, name)} == set(
+        remedies.split()
+    )
+
+
+def test_triage_of_a_random_model_asks_for_averages_and_gives_the_same_answer_twice(data: Data) -> None:
+    reach = reach_of(Norm.LINF, 0.2, data.x, SCHEMA)
+    one, two = (
+        triage(prepare(wrapped(Noisy(net())), data.x, seed=5), reach, data.labels, data.sample_id, seed=1)
+        for _ in range(2)
+    )
+    assert one.average
+    assert one == two
+
+
+def test_triage_of_few_or_no_rows_and_of_a_budget_that_ends(data: Data) -> None:
+    reach = reach_of(Norm.LINF, 0.2, data.x, SCHEMA)
+    ready = prepare(wrapped(net()), data.x)
+    none = np.arange(0)
+    assert triage(ready, reach.take(none), data.labels[none], data.sample_id[none], seed=1) == Triage(0)
+    two = np.array([3, 9])
+    assert triage(ready, reach.take(two), data.labels[two], data.sample_id[two], seed=1).rows == 2
+    poor = replace(ready, meter=Meter(limit=20))
+    with pytest.raises(BudgetExhausted):
+        triage(poor, reach, data.labels, data.sample_id, seed=1)

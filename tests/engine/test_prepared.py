@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from torch import nn
 
 from casemate.core.budget import Meter, Spent
 from casemate.core.model import Model
-from casemate.engine.prepared import prepare
+from casemate.engine import kept, prepared
+from casemate.engine.prepared import Prepared, prepare
 from casemate.errors import BudgetExhausted, ModelError, Unavailable
 
 
@@ -108,11 +111,11 @@ def test_a_module_whose_trace_answers_otherwise_is_used_unfolded() -> None:
 
 def test_every_propagation_is_charged_before_it_happens() -> None:
     x = images(10)
-    meter = Meter(limit=60)
+    meter = Meter(limit=72)
     ready = prepare(model_of(norms_with_statistics(sequential(), torch.tensor(x))), x, meter)
     spent = meter.spent
     assert spent.backwards == 0
-    assert spent.forwards == 30  # plain, folded, channels last
+    assert spent.forwards == 42  # two rows for their size; plain, plain again, folded, channels last
     ready.gradient(ready.tensor(x), lambda z: z[:, 0])
     assert meter.spent == spent + Spent(10, 10)
     with pytest.raises(BudgetExhausted):
@@ -152,3 +155,148 @@ def test_what_cannot_be_attacked_is_refused() -> None:
         prepare(Model("forest", "forest", labels=answers), images())
     with pytest.raises(ModelError, match="expected logits"):
         prepare(model_of(nn.Sequential(nn.Flatten(0), nn.Linear(64, 1))), images(1))
+
+
+class Noisy(nn.Module):
+    """A linear net behind noise: the mean of its logits is that of the net alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.out = nn.BatchNorm1d(64), nn.Linear(64, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.out(self.norm(x.flatten(1) + torch.randn(len(x), 64)))
+        return logits
+
+
+def test_a_random_module_answers_with_the_mean_of_several_draws_from_its_seed() -> None:
+    x, net = images(), Noisy().eval()
+    meter = Meter()
+    ready = prepare(model_of(net), x, meter, seed=3)
+    assert ready.random
+    assert ready.draws == 8
+    assert not any("folded" in note for note in ready.notes)
+    before, spent = torch.get_rng_state(), meter.spent
+    many = [prepare(model_of(net), x, Meter(), seed=3, draws=400) for _ in range(2)]
+    first, second = (other.logits(other.tensor(x)) for other in many)
+    with torch.no_grad():
+        expected = net.out(net.norm(torch.tensor(x).flatten(1)))
+    assert torch.equal(first, second)
+    assert float((first - expected).abs().max()) < 0.2  # of a standard deviation of 0.6 / sqrt(400) each
+    assert not torch.equal(first, many[0].logits(many[0].tensor(x)))  # the next call draws anew
+    _, _, slope = ready.gradient(ready.tensor(x), lambda z: z[:, 1])
+    leaf = torch.tensor(x).requires_grad_(True)
+    (truth,) = torch.autograd.grad(net.out(net.norm(leaf.flatten(1)))[:, 1].sum(), [leaf])
+    assert torch.allclose(slope, truth, atol=1e-5)  # of a linear net every draw has the same
+    assert meter.spent == spent + Spent(20 * 8, 20 * 8)
+    assert torch.equal(before, torch.get_rng_state())
+    assert not prepare(model_of(sequential().eval()), x).random
+
+
+def test_luck_is_no_success_of_a_random_module() -> None:
+    class Coin(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            up = (torch.rand(len(x)) < x.flatten(1)[:, 0]).to(x.dtype)
+            return torch.stack([1 - up, up], dim=1)
+
+    chances = np.array([0.0, 0.2, 0.75, 1.0], dtype=np.float32)
+    x = np.repeat(chances, 100)[:, None, None, None]
+    logits, _, _ = (ready := prepare(model_of(Coin()), x[::25])).gradient(ready.tensor(x), lambda z: z[:, 0])
+    lead = (logits[:, 1] - logits[:, 0]).reshape(4, 100) / logits.abs().amax(1).reshape(4, 100)
+    clear, wins = (lead > 1e-3).double().mean(1), (lead > 0).double().mean(1)
+    assert clear[0] == wins[0] == 0
+    assert clear[3] == wins[3] == 1
+    assert clear[1] < 0.02
+    assert wins[1] < 0.1
+    assert clear[2] < 0.3
+    assert wins[2] > 0.75
+
+
+def test_copies_are_made_once_and_never_served_of_a_module_that_changed() -> None:
+    x, net = images(), norms_with_statistics(sequential(), torch.tensor(images()))
+    with patch.object(prepared, "fold", wraps=prepared.fold) as folds:
+        meters = [Meter(), Meter()]
+        first = [prepare(model_of(net), x, meter) for meter in meters for _ in range(2)]
+        assert folds.call_count == 1
+        assert meters[0].spent == meters[1].spent  # as if each had been the first: no report depends on the other
+        net[0].weight.data.mul_(2.0)  # which no version counter sees
+        changed = prepare(model_of(net), x)
+        assert folds.call_count == 2
+        net.gain = 2.0
+        prepare(model_of(net), x)
+        assert folds.call_count == 3
+    with torch.no_grad():
+        assert torch.allclose(changed.logits(changed.tensor(x)), net(torch.tensor(x)), atol=1e-4)
+    assert not torch.allclose(changed.logits(changed.tensor(x)), first[0].logits(first[0].tensor(x)), atol=1e-4)
+    own = id(net)
+    del net, folds
+    gc.collect()
+    assert own not in kept._SHELF
+
+
+@pytest.mark.parametrize("place", range(12))
+def test_a_change_in_any_layer_is_seen(place: int) -> None:
+    """Records made on the way once took each other's place in memory, and the last layers went unseen."""
+    net = nn.Sequential(*(nn.Linear(3, 3) for _ in range(12)))
+    same = copy.deepcopy(net).eval()
+    assert kept.alike(net, same)
+    same[place].bias.data[0] += 1
+    assert not kept.alike(net, same)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_as_it_is_and_searched_in_float32(dtype: torch.dtype) -> None:
+    x, net = images(), nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 3)).to(dtype)
+    ready = prepare(model_of(net), x)
+    logits, _, slope = ready.gradient(ready.tensor(x), lambda z: z[:, 0])
+    with torch.no_grad():
+        assert torch.equal(logits, net(torch.tensor(x, dtype=dtype)).float())
+    assert ready.tensor(x).numpy().dtype == slope.numpy().dtype == np.float32
+    assert bool((slope != 0).any())
+
+
+def test_a_part_holds_as_many_rows_as_fit_the_memory_and_the_answers_stay() -> None:
+    x, net = images(), norms_with_statistics(sequential(), torch.tensor(images())).double()
+    whole = prepare(model_of(net), x)
+    assert whole.part == 64
+    y = torch.arange(20) % 4
+
+    def asked(ready: Prepared) -> list[torch.Tensor]:
+        loss = nn.CrossEntropyLoss(reduction="none")
+        return [*ready.gradient(ready.tensor(x), lambda z: loss(z, y)), ready.logits(ready.tensor(x))]
+
+    expected, sizes = asked(whole), []
+    ends = net[-1].register_forward_hook(lambda part, args, out: sizes.append(len(out)))
+    with patch.object(prepared, "_MEMORY", 3 * whole.row_bytes + 1):
+        small = prepare(model_of(net), x)
+        assert small.part == 3
+        assert any(note.startswith("3 rows at once") for note in small.notes)
+        for got, wanted in zip(asked(small), expected, strict=True):
+            assert torch.allclose(got, wanted, atol=1e-10)
+    ends.remove()
+    activations = 8 * (2 * 8 * 36 + 2 * 8 * 16 + 16)  # of a row, in float64: what every ReLU keeps, at least
+    assert activations / 2 < whole.row_bytes < 20 * activations
+
+
+def test_an_operation_without_a_derivative_has_gradient_zero() -> None:
+    class Jump(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.heaviside(x.flatten(1)[:, :3], torch.tensor(0.0))
+
+    ready = prepare(model_of(Jump()), images())
+    _, _, slope = ready.gradient(ready.tensor(images()), lambda z: z[:, 0])
+    assert torch.equal(slope, torch.zeros_like(slope))
+
+
+def test_a_straight_gradient_passes_what_has_none_and_the_answers_stay() -> None:
+    class Rounding(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.round(4 * x.flatten(1)) / 4
+
+    x, net = images(), nn.Sequential(Rounding(), nn.Linear(64, 3))
+    ready = prepare(model_of(net), x)
+    straight = ready.straight()
+    plain, exact = (way.gradient(way.tensor(x), lambda z: z[:, 1]) for way in (ready, straight))
+    assert torch.equal(plain[0], exact[0])
+    assert not plain[2].any()
+    assert torch.allclose(exact[2].flatten(1), net[1].weight[1].expand(20, 64))

@@ -4,15 +4,23 @@ import copy
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.evasion.makers import attacked, batch_from, cnn, image_case, torch_linear, torch_model, uneven_table
+from torch import nn
 
 from casemate.core.bracket import Goal
+from casemate.core.facets import DataKind
 from casemate.core.lab import Lab
 from casemate.core.norms import Norm, distance
+from casemate.core.schema import Feature, Schema
+from casemate.engine.ground import ground_of
 from casemate.engine.harness import wrong
+from casemate.engine.prepared import prepare
+from casemate.engine.reach import reach_of
 from casemate.errors import ConfigError
+from casemate.evasion import fmn
 from casemate.evasion.apgd import ApgdOptions, apgd_attack
 from casemate.evasion.fmn import FmnOptions, fmn_attack
 from casemate.evasion.linear import linear_attack
@@ -41,6 +49,49 @@ def test_the_target_is_the_only_success_of_a_targeted_goal() -> None:
     assert np.all(case.the_model().labels(ledger.witness[found]) == 8)
 
 
+def test_in_l1_even_few_steps_reach_the_optimum_of_a_linear_model_for_every_sample() -> None:
+    case = image_case(torch_linear(), n=60)
+    exact, _ = attacked(linear_attack, case, Goal(Norm.L1, INF))
+    there = exact.upper > 0
+    for steps in (60, 200):
+        found, lab = attacked(fmn_attack, case, Goal(Norm.L1, INF), options=FmnOptions(steps=steps))
+        assert (found.upper[there] <= exact.upper[there] * 1.01).all()
+        assert 60 * (steps - 3) < lab.meter.spent.backwards <= 60 * steps
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 1000), st.booleans())
+def test_weighed_moves_fill_the_largest_weights_first_and_add_up_to_the_radius(seed: int, bounded: bool) -> None:
+    rng = np.random.default_rng(seed)
+    scale = rng.uniform(0.1, 5, size=6) * (np.arange(6) != 2)  # feature 2 is fixed
+    features = tuple(
+        Feature(f"f{i}", lo=-1.0 if bounded else -INF, hi=2.0 if bounded else INF, scale=s or 1.0, immutable=i == 2)
+        for i, s in enumerate(scale)
+    )
+    x = rng.uniform(-1, 2, size=(8, 6))
+    prepared = prepare(torch_model(nn.Linear(6, 2).double()), x)
+    ground = ground_of(prepared, reach_of(Norm.L1, np.inf, x, Schema(DataKind.TABLE, (6,), features)))
+    pull, radius = rng.normal(0, 4, size=(8, 6)), rng.uniform(0.01, 1.5, size=8)
+    at = fmn._weighed(torch.tensor(pull), ground, torch.tensor(radius)).numpy()
+    for row in range(8):
+        assert at[row] == pytest.approx(_weighed_by_halving(x[row], pull[row], scale, radius[row], bounded), abs=1e-9)
+
+
+def _weighed_by_halving(x: np.ndarray, pull: np.ndarray, scale: np.ndarray, radius: float, bounded: bool) -> np.ndarray:
+    """The same one feature at a time, with the common factor found by bisection."""
+    unit = np.where(scale > 0, scale, 1.0)
+    ways = [(2.0 - x) / unit, (x + 1.0) / unit] if bounded else [np.full(6, np.inf)] * 2
+    rooms = [np.minimum(way, radius) * (scale > 0) for way in ways]
+    weights = [np.exp(sign * pull - np.abs(pull).max()) for sign in (1, -1)]
+    low, high = 0.0, 1e30
+    for _ in range(300):
+        c = np.sqrt(max(low, 1e-30) * high)
+        total = sum((np.minimum(1, c * w) * room).sum() for w, room in zip(weights, rooms, strict=True))
+        low, high = (low, c) if total > radius else (c, high)
+    up, down = (np.minimum(1, low * w) * room for w, room in zip(weights, rooms, strict=True))
+    return x + (up - down) * scale
+
+
 @settings(max_examples=15)
 @given(st.integers(0, 1000), st.sampled_from(NORMS))
 def test_claims_are_wrong_and_within_bounds_and_leave_fixed_features_alone(seed: int, norm: Norm) -> None:
@@ -63,6 +114,18 @@ def test_a_sample_fares_the_same_whichever_samples_share_its_batch(norm: Norm) -
     np.testing.assert_allclose(part.upper, whole.upper[rows], rtol=1e-6)
 
 
+def test_in_l1_it_breaks_what_a_ball_attack_breaks_and_more_steps_bring_it_nearer() -> None:
+    case = image_case(torch_model(cnn()), n=32)
+    few, _ = attacked(fmn_attack, case, Goal(Norm.L1, INF), options=FmnOptions(steps=25))
+    many, lab = attacked(fmn_attack, case, Goal(Norm.L1, INF))
+    assert np.isfinite(many.upper).all()
+    assert many.upper.mean() < few.upper.mean() * 0.99
+    eps = float(np.median(many.upper))
+    ball, _ = attacked(apgd_attack, case, Goal(Norm.L1, eps), options=ApgdOptions(steps=200))
+    assert many.broken(eps).sum() >= ball.broken(eps).sum()
+    assert 32 * 197 < lab.meter.spent.backwards <= 32 * 200
+
+
 def test_it_is_nearer_than_what_a_ball_attack_breaks_and_the_race_pays() -> None:
     case = image_case(torch_model(cnn()), n=64)
     raced, lab = attacked(fmn_attack, case, Goal(Norm.LINF, INF), options=FmnOptions(steps=100))
@@ -75,13 +138,14 @@ def test_it_is_nearer_than_what_a_ball_attack_breaks_and_the_race_pays() -> None
     assert lab.meter.spent.backwards == 64 * 100
 
 
-def test_a_finite_eps_ends_a_sample_and_a_budget_keeps_what_was_found() -> None:
+@pytest.mark.parametrize(("norm", "eps"), [(Norm.LINF, 0.5), (Norm.L1, 12.0)])
+def test_a_finite_eps_ends_a_sample_and_a_budget_keeps_what_was_found(norm: Norm, eps: float) -> None:
     case = image_case(torch_model(cnn()), n=48)
-    _, whole = attacked(fmn_attack, case, Goal(Norm.LINF, INF), options=FmnOptions(steps=100))
-    ledger, lab = attacked(fmn_attack, case, Goal(Norm.LINF, 0.5), options=FmnOptions(steps=100))
-    assert ledger.broken(0.5).all()
+    _, whole = attacked(fmn_attack, case, Goal(norm, INF), options=FmnOptions(steps=100))
+    ledger, lab = attacked(fmn_attack, case, Goal(norm, eps), options=FmnOptions(steps=100))
+    assert ledger.broken(eps).all()
     assert lab.meter.spent.backwards < whole.meter.spent.backwards / 2
-    stopped, lab = attacked(fmn_attack, case, Goal(Norm.LINF, INF), options=FmnOptions(steps=100), limit=6000)
+    stopped, lab = attacked(fmn_attack, case, Goal(norm, INF), options=FmnOptions(steps=100), limit=6000)
     found = (stopped.upper > 0) & np.isfinite(stopped.upper)
     assert lab.meter.refusals == 1
     assert found.any()

@@ -7,7 +7,6 @@ import io
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from casemate.adapters.imports import import_object
 from casemate.adapters.loading import Declared
 from casemate.adapters.probing import probes
 from casemate.adapters.verdicts import Held, check_verdict, hold
-from casemate.core.model import Affine, Model, best_of
+from casemate.core.model import Affine, Model, Task, best_of
 from casemate.core.schema import Schema
 from casemate.errors import ConfigError, ModelError
 
@@ -54,20 +53,24 @@ def wrap_module(
     batch_size: int = 256,
     name: str | None = None,
     probabilities: bool = False,
+    regression: bool = False,
 ) -> Model:
     """A model around a module that maps a batch `(n, ...)` to logits `(n, k)`, or to one logit `(n,)`, `(n, 1)`.
 
     The given module is left as it is: `notes["mode"]` says whether it was in train or eval mode, and what is evaluated
     (and offered as `module`) is a deep copy in eval mode on the same device. One logit `z` becomes the columns
-    `(-z / 2, z / 2)`; with `probabilities` the output is one, and the logits are its logarithm. numpy in and out, cast
-    to `input_dtype` (default: the parameters'), in batches of `batch_size`; scores are in float64.
+    `(-z / 2, z / 2)`; with `probabilities` the output is one, and the logits are its logarithm. With `regression` one
+    output is the predicted number. numpy in and out, cast to `input_dtype` (default: the parameters'), in batches of
+    `batch_size`; scores are in float64. A part without a gradient may carry a `stand_in`, see `engine.straight`.
     Raises `ModelError` where the module fails on a sample of the schema, or its output does not fit these classes.
     """
     mode = "train" if any(part.training for part in module.modules()) else "eval"
     own = _copied(module)
-    dtype = input_dtype or _dtype_of(own)
-    device = _device_of(own)
+    kept, device = _place(own)
+    dtype = input_dtype or kept
     x = None if schema is None else probes(schema, 3)
+    if regression:
+        return _regressor(_Calls(own, dtype, device, batch_size), x, name or type(module).__name__, fingerprint(module))
     shaped, k = _shaped(_Calls(own, dtype, device, batch_size), x, probabilities, len(classes) if classes else 0)
     calls = _Calls(shaped, dtype, device, batch_size, last=_last_linear(own))
     return Model(
@@ -88,6 +91,17 @@ def wrap_module(
             "outputs": "probabilities" if probabilities else "logits",
         },
     )
+
+
+def _regressor(calls: _Calls, x: Array | None, name: str, digest: str) -> Model:
+    """A model whose labels are the module's one output `(n,)` or `(n, 1)`; its module gives the latter."""
+    from torch import nn
+
+    if x is not None and ((out := _tried(calls, x)).ndim > 2 or out.numel() != len(x)):
+        raise ModelError(f"expected one number for each sample, got {tuple(out.shape)}: return (n,) or (n, 1)")
+    column = nn.Sequential(calls.module, nn.Flatten(0), nn.Unflatten(0, (-1, 1))).eval()
+    asked = replace(calls, module=column)
+    return Model(name, digest, asked.values, task=Task.REGRESSION, module=column, framework="torch")
 
 
 def build_module(factory: str, *, folder: Path | None = None) -> nn.Module:
@@ -175,6 +189,9 @@ class _Calls:
     def labels(self, x: Array) -> Array:
         return best_of(self.logits(x))
 
+    def values(self, x: Array) -> Array:
+        return self.logits(x)[:, 0].astype(np.float64)
+
     def scores(self, x: Array) -> Array:
         return softmax(self.logits(x))
 
@@ -182,7 +199,7 @@ class _Calls:
         import torch
 
         with torch.no_grad():
-            parts = [self.module(part).float().cpu().numpy() for part in self.batches(x)]
+            parts = [_array(self.module(part)) for part in self.batches(x)]
         return np.asarray(np.concatenate(parts))
 
     def activations(self, x: Array) -> Array:
@@ -196,7 +213,7 @@ class _Calls:
                     self.module(part)
         finally:
             hook.remove()
-        return np.concatenate([part.reshape(len(part), -1).float().cpu().numpy() for part in seen])
+        return np.concatenate([_array(part.reshape(len(part), -1)) for part in seen])
 
     def has_activations(self, x: Array | None) -> bool:
         """Whether the last linear layer is passed once for each batch and keeps the samples apart."""
@@ -215,6 +232,11 @@ class _Calls:
         return [torch.tensor(part, dtype=self.dtype, device=self.device) for part in parts]
 
 
+def _array(answer: Any) -> Array:
+    """An answer in its own precision; half precision, of which numpy knows only one kind, as float32."""
+    return np.asarray((answer if answer.element_size() >= 4 else answer.float()).cpu().numpy())
+
+
 def _copied(module: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(module).eval()
@@ -224,20 +246,12 @@ def _copied(module: nn.Module) -> nn.Module:
         ) from error
 
 
-def _tensors(module: nn.Module) -> Any:
-    return chain(module.parameters(), module.buffers())
-
-
-def _dtype_of(module: nn.Module) -> torch.dtype:
+def _place(module: nn.Module) -> tuple[torch.dtype, torch.device]:
     import torch
 
-    return next((tensor.dtype for tensor in _tensors(module) if tensor.is_floating_point()), torch.float32)
-
-
-def _device_of(module: nn.Module) -> torch.device:
-    import torch
-
-    return next((tensor.device for tensor in _tensors(module)), torch.device("cpu"))
+    tensors = [*module.parameters(), *module.buffers()]
+    dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
+    return dtype, next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def _shaped(calls: _Calls, x: Array | None, probabilities: bool, k: int) -> tuple[Any, int]:

@@ -177,17 +177,21 @@ def _shrunk(norm: Norm, z: Tensor, bounded: Tensor, eps: Tensor) -> Tensor:
 
 
 def _shrunk_l2(z: Tensor, bounded: Tensor, eps: Tensor) -> Tensor:
-    """min(t z, bounded) with the t <= 1 that gives norm eps: the squared norm is quadratic in t between breakpoints."""
+    """min(t z, bounded) with the t <= 1 that gives norm eps.
+
+    Which coordinates are at their bounds gives t, and t gives which: from the second round on t only grows, towards the
+    solution, and there are finitely many such sets, so it ends there; sorting where they meet their bounds took longer.
+    """
     import torch
 
-    ratio = torch.where(z > 0, bounded / z.clamp(min=tiny(z)), 0.0)
-    ratio, order = ratio.sort(dim=1)
-    square, full = (z**2).gather(1, order), (bounded**2).gather(1, order)
-    below = _before(full)
-    above = _from(square)
-    k = _first(below + ratio**2 * above >= eps**2)
-    left = (eps**2 - below.gather(1, k)).clamp(min=0)
-    t = (left / above.gather(1, k).clamp(min=tiny(z))).sqrt()
+    t = torch.ones_like(eps)
+    for _ in range(z.shape[1] + 1):
+        at_bound = t * z >= bounded
+        full = torch.where(at_bound, bounded, 0.0).square().sum(dim=1, keepdim=True)
+        free = torch.where(at_bound, 0.0, z).square().sum(dim=1, keepdim=True)
+        before, t = t, ((eps**2 - full).clamp(min=0) / free.clamp(min=tiny(z))).sqrt().clamp(max=1.0)
+        if not bool(((t - before).abs() > torch.finfo(t.dtype).eps * before).any()):
+            break
     return torch.minimum(t * z, bounded)
 
 

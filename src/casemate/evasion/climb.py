@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -77,6 +77,9 @@ class Climb:
     user gave it may answer otherwise than its folded copy) stays, and is claimed at the end if nothing better was
     found. `strict`: only the target's label is a success; else any wrong one, and the target only says where to pull.
     `stages` share one run: all but the last may search a wider ball, whose best points are drawn into the next.
+    With several `lanes` that many rows side by side are one sample on its way to different classes: they leave
+    together, one of them is claimed, and `cuts` says after how many steps how many of them go on, those that came
+    nearest. `reached (m,)` is the highest loss of each row.
     """
 
     prepared: Prepared
@@ -84,12 +87,16 @@ class Climb:
     loss: Loss
     stages: tuple[Stage, ...]
     strict: bool = False
+    lanes: int = 1
+    cuts: Mapping[int, int] = field(default_factory=dict)
     broken: NDArray[np.bool_] = field(init=False)
+    reached: NDArray[np.float64] = field(init=False)
     _ground: Ground = field(init=False)
     _edge: dict[int, Array] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.broken = np.zeros(len(self.reach), dtype=bool)
+        self.reached = np.full(len(self.reach), -np.inf)
         self._ground = ground_of(self.prepared, self.reach)
 
     def run(self, start: Array, y: Array, target: Array | None) -> Iterator[Found]:
@@ -118,16 +125,45 @@ class Climb:
             points, clear = self._look(state, stage, aimed=aimed)
             if bool(clear.any()):
                 rows = self._ground.row[clear].cpu().numpy()
-                self.broken[rows] = True
-                yield rows, points[clear].cpu().numpy()
-                state.keep(~clear)
-                self._ground = self._ground.keep(~clear)
+                _, first = np.unique(rows // self.lanes, return_index=True)
+                self._leave(rows)
+                yield rows[first], points[clear][first].cpu().numpy()
+                self._keep(state, ~clear if self.lanes == 1 else self._standing())
                 if not len(self._ground):
                     return
             self._remember(state)
+            if step + 1 in self.cuts:
+                self._keep(state, self._ahead(state.best_value, self.cuts[step + 1]))
             if step in marks:
                 self._checkpoint(state, stage, length=step - passed)
                 passed = step
+
+    def _leave(self, rows: Array) -> None:
+        """Whoever is broken, with the other lanes of the same samples."""
+        for lane in range(self.lanes):
+            self.broken[rows // self.lanes * self.lanes + lane] = True
+
+    def _standing(self) -> Tensor:
+        import torch
+
+        broken = torch.as_tensor(self.broken, device=self._ground.row.device)
+        return ~broken[self._ground.row]
+
+    def _ahead(self, value: Tensor, most: int) -> Tensor:
+        """Which rows are among the `most` best lanes of their sample, `(m,)`; the earlier lane where two are equal."""
+        import torch
+
+        lanes = torch.full((len(self.reach),), float("-inf"), dtype=value.dtype, device=value.device)
+        lanes[self._ground.row] = torch.nan_to_num(value, nan=float("-inf"))
+        order = lanes.reshape(-1, self.lanes).argsort(dim=1, descending=True, stable=True)
+        rank = torch.empty_like(order).scatter_(
+            1, order, torch.arange(self.lanes, device=order.device).expand_as(order)
+        )
+        return (rank < most).reshape(-1)[self._ground.row]
+
+    def _keep(self, state: _State, mask: Tensor) -> None:
+        state.keep(mask)
+        self._ground = self._ground.keep(mask)
 
     def _opened(self, start: Array, y: Array, target: Array | None) -> _State:
         import torch
@@ -190,7 +226,8 @@ class Climb:
     def _slightly_wrong(self) -> Iterator[Found]:
         rows = np.array([row for row in sorted(self._edge) if not self.broken[row]], dtype=np.int64)
         if len(rows):
-            self.broken[rows] = True
+            rows = rows[np.unique(rows // self.lanes, return_index=True)[1]]
+            self._leave(rows)
             yield rows, np.stack([self._edge[int(row)] for row in rows])
 
     def _remember(self, state: _State) -> None:
@@ -198,6 +235,7 @@ class Climb:
         state.best = each(better, state.at, state.best)
         state.best_slope = each(better, state.slope, state.best_slope)
         state.best_value = each(better, state.value, state.best_value)
+        self.reached[self._ground.row.cpu().numpy()] = state.best_value.double().cpu().numpy()
 
     def _checkpoint(self, state: _State, stage: Stage, *, length: int) -> None:
         """Adapt the step, and go back to the best point where that is called for."""
@@ -245,11 +283,14 @@ class Climb:
 
     def _direction(self, state: _State) -> Tensor:
         """A step of norm 1 up the gradient, in units of the scale, `(m, ...)`."""
+        import torch
+
         if self.reach.norm is Norm.LINF:
             return state.slope.sign()
         unit = state.slope * self._ground.scale
-        if self.reach.norm is Norm.L1:
-            unit = _steepest(unit, state.share)
+        if self.reach.norm is Norm.L1:  # ours: what lies on a bound that it would cross takes no place among the few
+            past = torch.where(unit > 0, self._ground.high - state.at, state.at - self._ground.low) <= 0
+            unit = _steepest(torch.where(past, 0.0, unit), state.share)
         length = size(self.reach.norm, unit)
         return unit / spread(length.clamp(min=tiny(unit)), unit)
 

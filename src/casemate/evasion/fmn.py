@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,11 +35,21 @@ _STEP = (1.0, 0.1, 0.005)  # in radii: the first of the first heat, the last of 
 _BREATH = (0.2, 0.02, 0.001)  # by what share the radius moves, likewise
 _RANKED = 9  # of the likeliest classes are ranked by their distance, at the price of a gradient each
 _GROWTH = 1.05  # of the radius at least, where nothing was found yet
+# The l1 walk.
+_PACE = (0.15, 1.5)  # what the largest entry of a gradient adds to the logarithm of a weight: at first and at last
+_SIGH = (0.25, 0.001)  # its breath; with a first of 0.1 fewer than 80 gradients do not close the ball (measured)
+_BEYOND = 1.002  # times the way to a linearised boundary is leapt, to be clearly past it
+_LEAST = 45  # gradients a lane: there are fewer lanes rather than shorter ones
+_PART = 0.3  # of its gradients come before a sample within a finite eps leaves
+_FAINTEST = -60.0  # the logarithm of the smallest weight beside the largest, far above what float32 can hold
 
 
 @dataclass(frozen=True, slots=True)
 class FmnOptions:
-    """`steps` gradients a sample in all; `lanes`: how many walks race for it first, each towards another class."""
+    """`steps` gradients a sample in all; `lanes`: how many walks race for it first, each towards another class.
+
+    In l1 they all go to the end, with fewer gradients each.
+    """
 
     steps: int = 200
     lanes: int = 3
@@ -47,12 +57,18 @@ class FmnOptions:
 
 @dataclass(slots=True)
 class _Walk:
-    """One walk for each row; `lane` 0 goes to any wrong class, others to `target`."""
+    """One walk for each row; `lane` 0 goes to any wrong class, others to `target`.
+
+    In l1 `pull` is the weighted sum of its gradients; `leap` is a wrong point found beside the walk, `leapt` away.
+    """
 
     at: Tensor
     radius: Tensor
     nearest: Tensor
     best: Tensor
+    pull: Tensor
+    leap: Tensor
+    leapt: Tensor
     y: Tensor
     target: Tensor
     sample: Tensor
@@ -60,11 +76,17 @@ class _Walk:
     def take(self, rows: Tensor) -> _Walk:
         return _Walk(**{item.name: getattr(self, item.name)[rows] for item in fields(self)})
 
+    def recalled(self) -> _Walk:
+        """The same with the leap as the nearest point where the walk came no nearer."""
+        nearer = self.leapt < self.nearest
+        return replace(self, nearest=self.nearest.minimum(self.leapt), best=each(nearer, self.leap, self.best))
+
 
 @attack(
     threat=THREAT,
     source="Pintor et al., Fast minimum-norm adversarial attacks through adaptive norm constraints, NeurIPS 2021, "
-    "Algorithm 1",
+    "Algorithm 1; in l1 with the steps of Nesterov, Primal-dual subgradient methods for convex problems, Mathematical "
+    "Programming 2009 (dual averaging)",
     needs={Facet.GRADIENTS},
     kinds={DataKind.IMAGE, DataKind.TABLE},
     cost=Cost.MODERATE,
@@ -83,8 +105,16 @@ def fmn_attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim
     distance to the boundary of the linearised model. Ours: steps are measured in radii instead of pixels and for linf
     go along the signs; ball and bounds are projected onto together and exactly; what lies on a bound does not count as
     way that can be gone; and several walks, one to any wrong class and others to those whose linearised boundary is
-    nearest, race for a tenth of the gradients each before the nearest of them goes on alone. With a finite eps a sample
-    that is within it by then goes no further. Whole numbers are evaluated whole, relations hold; categories stay.
+    nearest, race for a tenth of the gradients each before the nearest of them goes on alone.
+
+    In l1 ours goes further from the paper: the point is not stepped and projected but made anew each time from the sum
+    of all gradients so far, each divided by its largest entry (Nesterov's dual averaging with entropy as the distance):
+    features are changed in proportion to the exponential of that sum, up to their bounds, by one radius in all. So a
+    feature that helps only where the walk happens to be is not spent on. All lanes go to the end. Beside them the exact
+    step to the nearest linearised boundary (of up to nine classes) is tried once: the optimum of a linear model.
+
+    With a finite eps a sample within it after a first part goes no further. Whole numbers are evaluated whole,
+    relations hold; categories stay.
 
     Raises `ConfigError` for no steps or lanes, `BudgetExhausted` when the budget ends.
     """
@@ -99,15 +129,9 @@ def fmn_attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim
     prepared = prepare(case.the_model(), batch.x, lab.meter)
     race = _Race(prepared, reach_of(goal.norm, np.inf, batch.x[rows], case.schema), goal)
     try:
-        race.open(batch.y[rows], options.lanes)
-        first = max(1, round(_LANE * options.steps))
-        lanes = race.lanes
-        if lanes > 1:
-            race.heat(first, _STEP[:2], _BREATH[:2])
-            race.choose()
-            yield from race.left(rows)
-        rest = options.steps - race.ranked - (first * lanes if lanes > 1 else 0)
-        race.heat(max(1, rest), (_STEP[0] / 2, _STEP[2]), (_BREATH[0] / 2, _BREATH[2]))
+        race.open(batch.y[rows])
+        run = race.averaged if goal.norm is Norm.L1 else race.raced
+        yield from run(options.steps, options.lanes, rows)
     except BudgetExhausted:
         yield from race.found(rows)
         raise
@@ -127,38 +151,111 @@ class _Race:
         self.widest = self.whole.far(self.whole.x + torch.where(self.whole.free, far, 0.0))
         self.walk: _Walk | None = None
 
-    def open(self, y: Array, lanes: int) -> None:
-        """Put every walk on its sample."""
+    def open(self, y: Array) -> None:
+        """Put a walk on every sample."""
         import torch
 
         classes = torch.tensor(np.asarray(y, dtype=np.int64), device=self.prepared.device)
-        n = len(classes)
-        if self.goal.target is not None:
-            self.lanes, target = 1, torch.full((n, 1), self.goal.target, device=classes.device)
-        else:
-            nearest = self._nearest_classes(classes)
-            self.lanes = min(lanes, 1 + nearest.shape[1])
-            anything = torch.full((n, 1), -1, device=classes.device)
-            target = torch.cat([anything, nearest], dim=1)[:, : self.lanes]
-        sample = torch.arange(n, device=classes.device).repeat_interleave(self.lanes)
-        at = self.whole.x[sample]
-        never = torch.full((len(sample),), float("inf"), dtype=at.dtype, device=at.device)
-        self.walk = _Walk(at, never, never, at, classes[sample], target.reshape(-1), sample)
+        target = torch.full_like(classes, -1 if self.goal.target is None else self.goal.target)
+        at = self.whole.x
+        never = torch.full((len(at),), float("inf"), dtype=at.dtype, device=at.device)
+        sample = torch.arange(len(at), device=at.device)
+        self.walk = _Walk(at, never, never, at, torch.zeros_like(at), at, never, classes, target, sample)
+
+    def raced(self, steps: int, lanes: int, rows: Array) -> Iterator[Claim]:
+        """A heat for all lanes, and one for the winner; claims of what leaves between them."""
+        assert self.walk is not None
+        if self.goal.target is None and lanes > 1:
+            self._fork(self._nearest_classes(self.walk.y)[:, : lanes - 1])
+        first, lanes = max(1, round(_LANE * steps)), self.lanes
+        if lanes > 1:
+            self.heat(first, _STEP[:2], _BREATH[:2])
+            self.choose()
+            yield from self.left(rows)
+        rest = steps - self.ranked - (first * lanes if lanes > 1 else 0)
+        self.heat(max(1, rest), (_STEP[0] / 2, _STEP[2]), (_BREATH[0] / 2, _BREATH[2]))
+
+    def averaged(self, steps: int, lanes: int, rows: Array) -> Iterator[Claim]:
+        """The l1 walks after a leap; claims of what leaves after their first part."""
+        nearest = self.leap(steps)
+        rest = max(1, steps - self.ranked)
+        self._fork(nearest[:, : max(0, min(lanes, rest // _LEAST) - 1)])
+        rest = max(1, rest // self.lanes)
+        first = max(1, round(_PART * rest))
+        self.stroll(range(first), rest)
+        yield from self.left(rows)
+        self.stroll(range(first, rest), rest)
+
+    def leap(self, steps: int) -> Tensor:
+        """Try the point just past the nearest linearised boundary; the classes, nearest boundary first, `(n, c)`.
+
+        What is found is kept aside: a walk that knows of it keeps nearer to it than is good (measured).
+        """
+        import torch
+
+        assert self.walk is not None
+        walk, ground = self.walk, self.whole
+        classes = self._likeliest(walk.y) if self.goal.target is None else walk.target[:, None]
+        classes = classes[:, : steps // 4]
+        if not classes.shape[1]:
+            return classes
+        far, shortest = [], torch.full_like(walk.nearest, float("inf"))
+        for column in classes.T:
+            _, ahead, slope = self._lead(column, walk.y)
+            there = ground.across(ground.x, slope, -_BEYOND * ahead)
+            reached = (slope * (there - ground.x)).flatten(1).sum(dim=1) >= -ahead
+            far.append(torch.where(reached, ground.far(there), float("inf")))
+            walk.at = each(far[-1] < shortest, there, walk.at)
+            shortest = torch.minimum(far[-1], shortest)
+        self.ranked = classes.shape[1] + 1
+        self._look(walk, ground)
+        walk.leap, walk.leapt = walk.best, walk.nearest
+        walk.at, walk.nearest = ground.x, torch.full_like(walk.nearest, float("inf"))
+        return classes.gather(1, torch.stack(far, dim=1).argsort(dim=1, stable=True))
+
+    def _fork(self, nearest: Tensor) -> None:
+        """Beside each walk one to each of the classes `(n, c)`; a goal with a target has no other."""
+        import torch
+
+        assert self.walk is not None
+        if self.goal.target is None:
+            target = torch.cat([self.walk.target[:, None], nearest], dim=1)
+            self.lanes = target.shape[1]
+            self.walk = self.walk.take(self.walk.sample.repeat_interleave(self.lanes))
+            self.walk.target = target.reshape(-1)
+
+    def stroll(self, part: range, steps: int) -> None:
+        """A part of the `steps` of the l1 walk: it is where the sum of all its gradients sends it."""
+        assert self.walk is not None
+        walk = self.walk
+        ground = self.whole.keep(walk.sample)
+        for step in part:
+            wave = (1 + math.cos(math.pi * step / steps)) / 2
+            slope, behind = self._look(walk, ground)
+            self._breathe(walk, ground, slope, behind, _SIGH[1] + (_SIGH[0] - _SIGH[1]) * wave)
+            pace = _PACE[0] * (_PACE[1] / _PACE[0]) ** (step / steps)
+            walk.pull = walk.pull + pace * slope / spread(size(Norm.LINF, slope).clamp(min=tiny(slope)), slope)
+            walk.at = _weighed(walk.pull, ground, walk.radius)
+
+    def _likeliest(self, y: Tensor) -> Tensor:
+        """The classes `(n, c)` besides the true one, likeliest first."""
+        logits = self.prepared.logits(self.whole.x)
+        others = logits.scatter(1, y[:, None], float("-inf")).argsort(dim=1, descending=True, stable=True)[:, :-1]
+        return others[:, :_RANKED]
+
+    def _lead(self, column: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """At x: logits, how far one class `(n,)` is ahead of the true one, and its gradient."""
+        return self.prepared.gradient(self.whole.x, lambda z: pick(z, column) - pick(z, y))
 
     def _nearest_classes(self, y: Tensor) -> Tensor:
         """The classes `(n, c)` whose boundary with the true one is nearest to the sample, by the linearised model."""
         import torch
 
-        logits = self.prepared.logits(self.whole.x)
-        others = logits.scatter(1, y[:, None], float("-inf")).argsort(dim=1, descending=True, stable=True)[:, :-1]
-        others = others[:, :_RANKED]
+        others = self._likeliest(y)
         self.ranked = others.shape[1]
         far = []
         for column in others.T:
-            _, behind, slope = self.prepared.gradient(
-                self.whole.x,
-                lambda z, column=column: pick(z, column) - pick(z, y),  # type: ignore[misc]
-            )
+            _, behind, slope = self._lead(column, y)
             dual = size(_DUAL[self.goal.norm], slope * self.whole.scale)
             far.append(-behind / dual.clamp(min=tiny(dual)))
         return others.gather(1, torch.stack(far, dim=1).argsort(dim=1, stable=True))
@@ -182,6 +279,7 @@ class _Race:
         for step in range(steps):
             wave = (1 + math.cos(math.pi * step / steps)) / 2
             slope, behind = self._look(walk, ground)
+            slope = _movable(walk, ground, slope)
             self._breathe(walk, ground, slope, behind, breath[1] + (breath[0] - breath[1]) * wave)
             length = spread((stride[1] + (stride[0] - stride[1]) * wave) * walk.radius, slope)
             walk.at = ground.inside(walk.at + length * ground.scale * self._way(slope), walk.radius)
@@ -190,17 +288,17 @@ class _Race:
         """The nearest wrong points of all samples for which there is one."""
         if self.walk is None:
             return
-        walk = self.walk.take(self._winners())
+        walk = self.walk.take(self._winners()).recalled()
         yield from self._told(walk.take((walk.nearest < float("inf")) & (walk.nearest <= self.goal.eps)), rows)
 
     def left(self, rows: Array) -> Iterator[Claim]:
         """Claims of the samples that are within a finite eps by now; they go no further."""
         assert self.walk is not None
-        assert self.lanes == 1
         if math.isfinite(self.goal.eps):
-            near = self.walk.nearest <= self.goal.eps
-            yield from self._told(self.walk.take(near), rows)
-            self.walk = self.walk.take(~near)
+            known = self.walk.take(self._winners()).recalled()
+            near = known.nearest <= self.goal.eps
+            yield from self._told(known.take(near), rows)
+            self.walk = self.walk.take(~near.repeat_interleave(self.lanes))
 
     def _told(self, walk: _Walk, rows: Array) -> Iterator[Claim]:
         if len(walk.sample):
@@ -235,16 +333,13 @@ class _Race:
         nearer = wrong & (far < walk.nearest)
         walk.nearest = torch.where(nearer, far, walk.nearest)
         walk.best = each(nearer, points, walk.best)
-        slope = slope * ground.scale
-        stuck = ((walk.at >= ground.high) & (slope > 0)) | ((walk.at <= ground.low) & (slope < 0))
-        return torch.where(stuck, 0.0, slope), torch.where(wrong, float("-inf"), value.abs())
+        return slope * ground.scale, torch.where(wrong, float("-inf"), value.abs())
 
     def _breathe(self, walk: _Walk, ground: Ground, slope: Tensor, behind: Tensor, share: float) -> None:
         """Close the ball on a success, open it on a failure; before any, to where the linear model says."""
         import torch
 
-        dual = size(_DUAL[self.goal.norm], slope)
-        linear = ground.far(walk.at) + behind.clamp(min=0) / dual.clamp(min=tiny(dual))
+        linear = ground.far(walk.at) + self._ahead(walk, ground, slope, behind)
         grown = torch.where(torch.isfinite(walk.radius), walk.radius * _GROWTH, 0.0)
         linear = torch.minimum(
             torch.maximum(torch.where(torch.isfinite(linear), linear, 0.0), grown), self.widest[walk.sample]
@@ -254,8 +349,51 @@ class _Race:
         closed = torch.minimum(walk.radius, walk.nearest) * (1 - share)
         walk.radius = torch.where(torch.isneginf(behind), closed, open_)
 
+    def _ahead(self, walk: _Walk, ground: Ground, slope: Tensor, behind: Tensor) -> Tensor:
+        """How much further the boundary of the linearised model is, `(m,)`; for l1 with the bounds in mind."""
+        import torch
+
+        if self.goal.norm is not Norm.L1:
+            dual = size(_DUAL[self.goal.norm], slope)
+            return behind.clamp(min=0) / dual.clamp(min=tiny(dual))
+        there = ground.across(walk.at, torch.where(ground.free, slope / ground.scale, 0.0), behind)
+        return size(Norm.L1, ground.units(there) - ground.units(walk.at))
+
     def _way(self, slope: Tensor) -> Tensor:
         """The direction of a step of one radius, `(m, ...)`."""
         if self.goal.norm is Norm.LINF:
             return slope.sign()
         return slope / spread(size(Norm.L2, slope).clamp(min=tiny(slope)), slope)
+
+
+def _movable(walk: _Walk, ground: Ground, slope: Tensor) -> Tensor:
+    """The gradient without what lies on a bound and pulls beyond it, `(m, ...)`."""
+    import torch
+
+    stuck = ((walk.at >= ground.high) & (slope > 0)) | ((walk.at <= ground.low) & (slope < 0))
+    return torch.where(stuck, 0.0, slope)
+
+
+def _weighed(pull: Tensor, ground: Ground, radius: Tensor) -> Tensor:
+    """Where the weights exp(+-pull) send the samples: within the bounds, `radius (m,)` from x at most, `(m, ...)`.
+
+    Each feature has one weight for moving up and one for down; a move is min(1, c weight) times the room to the bound,
+    with the c at which all moves add up to the radius. Sorted by weight, the first k fill their room, so c is exact.
+    """
+    import torch
+
+    way = torch.cat([(ground.high - ground.x).flatten(1), (ground.x - ground.low).flatten(1)], dim=1)
+    unit = torch.where(ground.free, ground.scale, 1.0).flatten(1).repeat(1, 2)
+    room = torch.minimum(way / unit, radius[:, None])
+    both = torch.cat([pull.flatten(1), -pull.flatten(1)], dim=1)
+    weight = (both - both.amax(dim=1, keepdim=True)).clamp(min=_FAINTEST).exp()
+    weight, order = weight.sort(dim=1, descending=True, stable=True)
+    full = room.gather(1, order)
+    filled = full.cumsum(dim=1) - full
+    rest = (weight * full).flip(1).cumsum(dim=1).flip(1)
+    enough = filled + rest / weight >= radius[:, None]
+    k = torch.where(enough.any(dim=1), enough.to(torch.uint8).argmax(dim=1), full.shape[1] - 1)[:, None]
+    c = (radius[:, None] - filled.gather(1, k)).clamp(min=0) / rest.gather(1, k).clamp(min=tiny(rest))
+    move = torch.empty_like(full).scatter_(1, order, full * (c * weight).clamp(max=1.0))
+    up, down = move.chunk(2, dim=1)
+    return ground.at((up - down).reshape(pull.shape))

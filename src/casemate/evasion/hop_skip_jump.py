@@ -27,7 +27,7 @@ __all__ = ["HopSkipJumpOptions", "hop_skip_jump_attack"]
 Array = NDArray[Any]
 
 _POOL = 200  # rows of other classes among which the walk begins
-_STARTS = 4  # of them, the nearest first
+_STARTS = 16  # of them, the nearest first
 _NOISE_STARTS = 16
 _FIRST_PROBE = 0.1  # of the range (or scale): how far the first estimate looks, as in the authors' code
 _LARGEST_STEPS = 12  # halvings of a step

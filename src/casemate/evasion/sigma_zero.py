@@ -75,7 +75,7 @@ def sigma_zero_attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterato
     rows = np.flatnonzero(batch.y != goal.target) if goal.target is not None else np.arange(len(batch))
     if not len(rows):
         return
-    prepared = prepare(case.the_model(), batch.x, lab.meter)
+    prepared = prepare(case.the_model(), batch.x, lab.meter, seed=lab.seed_for("draws"))
     search = _Search(prepared, reach_of(Norm.L0, np.inf, batch.x[rows], case.schema), batch.y[rows], goal)
     pruned = int(_PRUNED * options.steps)
     try:

@@ -38,7 +38,7 @@ class SquareOptions:
     source="Andriushchenko, Croce, Flammarion and Hein, Square Attack, ECCV 2020, Algorithms 1-4; p as in AutoAttack",
     needs={Facet.SCORES},
     kinds={DataKind.IMAGE},
-    cost=Cost.EXPENSIVE,
+    cost=Cost.MODERATE,
     options=SquareOptions,
     profiles={Profile.QUICK: {"queries": 150}, Profile.FULL: {"queries": 5000}},
     norms={Norm.LINF, Norm.L2},

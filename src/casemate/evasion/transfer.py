@@ -56,7 +56,8 @@ def transfer_attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[
     """Walk up the gradients of the case's surrogates and see whether the model itself falls for the samples found.
 
     Looks for x' with ||(x' - x) / scale|| <= eps inside the bounds and a wrong answer (or the goal's target). The
-    attacker knows the weights of the surrogates (the model before hardening, say) and only the labels of the model.
+    attacker knows the weights of the surrogates (the model before hardening, say, or a net trained on the model's
+    answers, see `evasion/surrogate`, which `lent` puts into the case) and only the labels of the model.
     Errs towards robust, by much where the surrogates are unlike the model. A walk never ends because a surrogate is
     fooled: it goes on to the edge of the ball. The direction is g <- mu g + the gradient over its own mean size, as in
     Algorithm 1. Ours: the loss is the margin of the logits, whose gradient does not vanish where a model is sure; the

@@ -1,0 +1,136 @@
+"""What the attacks that climb in a ball share: preparation, claims, random models, and what has no gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from casemate.core.bracket import Batch, Claim, Goal
+from casemate.core.case import Case
+from casemate.core.lab import Lab
+from casemate.core.norms import Norm
+from casemate.core.rng import normals, uniforms
+from casemate.engine.harness import steadied, wrong
+from casemate.engine.prepared import Prepared, prepare
+from casemate.engine.reach import Reach, reach_of
+from casemate.errors import UsageError
+from casemate.evasion.climb import Climb, Stage
+from casemate.evasion.losses import margin
+
+__all__ = ["Ascent", "Search", "ascents", "climbed", "ranked_classes", "stages_of", "start_in_ball"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ascent:
+    """What all climbs of an attack share. `way` names their random streams."""
+
+    case: Case
+    batch: Batch
+    goal: Goal
+    lab: Lab
+    reach: Reach
+    way: str
+
+
+Search = Callable[[Ascent, Prepared, Array], Generator[Claim, None, Array]]
+"""`(task, prepared, alive) -> claims`: one attack on the rows that stand; returns those that stand after it."""
+
+
+def ascents(case: Case, batch: Batch, goal: Goal, lab: Lab, search: Search) -> Iterator[Claim]:
+    """Run a search; then once more past operations without a gradient, on the samples where that is what stops it.
+
+    The lab's options have `draws` (answers of a random model that are averaged, None: 8) and `straight` (True, False;
+    None: on samples whose gradient is 0 without and not with it). Raises `UsageError` for eps = inf.
+    """
+    if not np.isfinite(goal.eps):
+        raise UsageError(f"expected a finite eps for {lab.plugin}, got inf: ask a minimum-norm attack for the distance")
+    alive = np.flatnonzero(batch.y != goal.target) if goal.target is not None else np.arange(len(batch))
+    if not len(alive) or goal.eps == 0:
+        return
+    prepared = prepare(case.the_model(), batch.x, lab.meter, seed=lab.seed_for("draws"), draws=lab.options.draws)
+    way = lab.plugin.rpartition("/")[2]
+    task = Ascent(case, batch, goal, lab, reach_of(goal.norm, goal.eps, batch.x, case.schema), way)
+    alive = yield from search(task, prepared, alive)
+    if len(alive) and lab.options.straight is not False:
+        straight = prepared.straight()
+        alive = alive if lab.options.straight else _blind(task, prepared, straight, alive)
+        if len(alive):
+            yield from search(Ascent(case, batch, goal, lab, task.reach, f"{way} straight"), straight, alive)
+
+
+def climbed(
+    task: Ascent, climb: Climb, alive: Array, start: Array, target: Array | None
+) -> Generator[Claim, None, NDArray[np.bool_]]:
+    """Climb with the rows `alive (m,)`, each in as many lanes as the climb has; which of them stand after it, `(m,)`.
+
+    `start (m * lanes, ...)`; `target (m * lanes,)` or None. Of a random model those are done that its votes confirm.
+    """
+    rows, stands = np.repeat(alive, climb.lanes), np.ones(len(alive), dtype=bool)
+    for found, points in climb.run(start, task.batch.y[rows], target):
+        hit = rows[found]
+        settled = task.reach.take(hit).settle(points)
+        yield Claim(hit, x=settled)
+        sure = np.ones(len(hit), dtype=bool)
+        if climb.prepared.random:
+            sure = wrong(steadied(task.case), settled, task.batch.y[hit], target=task.goal.target)
+        stands[found // climb.lanes] = ~sure
+    return stands
+
+
+def ranked_classes(prepared: Prepared, batch: Batch, alive: Array) -> tuple[Array, Array]:
+    """The wrong classes of each row, likeliest first, `(m, k - 1)`, and by how much the true one leads, `(m,)`."""
+    logits = prepared.logits(prepared.tensor(batch.x[alive])).double().cpu().numpy()
+    own = np.arange(len(alive)), batch.y[alive]
+    true = logits[own].copy()
+    logits[own] = -np.inf
+    return np.argsort(-logits, axis=1, kind="stable")[:, :-1], true - logits.max(axis=1)
+
+
+def stages_of(norm: Norm, steps: int) -> tuple[Stage, ...]:
+    """One ball; in l1 first those of 3 and 2 eps, as the paper of that variant has it (section 3.3)."""
+    if norm is not Norm.L1:
+        return (Stage(steps),)
+    wide = int(0.3 * steps)
+    return Stage(wide, 3.0), Stage(wide, 2.0), Stage(steps - 2 * wide)
+
+
+def start_in_ball(task: Ascent, rows: Array, number: int) -> Array:
+    """A random point of each row's ball, `(m, ...)`: uniform for linf, else on the sphere (as the authors' code)."""
+    reach, ids, name = task.reach.take(rows), task.batch.sample_id[rows], (task.way, number)
+    shape = reach.x.shape[1:]
+    if reach.norm is Norm.LINF:
+        draw = 2 * uniforms(task.lab.seed, name, ids, shape) - 1
+    else:
+        draw = normals(task.lab.seed, name, ids, shape) * (reach.scale > 0)
+        sizes = np.abs(draw) if reach.norm is Norm.L1 else draw**2
+        size = sizes.reshape(len(draw), -1).sum(1).reshape(-1, *(1,) * len(shape))
+        draw /= np.maximum(size if reach.norm is Norm.L1 else np.sqrt(size), np.finfo(np.float64).tiny)
+    return np.asarray(reach.x + reach.eps * reach.scale * draw)
+
+
+def _blind(task: Ascent, prepared: Prepared, straight: Prepared, alive: Array) -> Array:
+    """The rows whose gradient at a random point of the ball is 0 and is not when it passes straight through.
+
+    Row by row, so that none depends on the others of its batch. The margin is asked: that of cross-entropy is also 0
+    where a model is merely sure. Where the user has given a stand-in, all rows.
+    """
+    points = task.reach.take(alive).settle(start_in_ball(task, alive, 0))
+    flat = np.ones(len(alive), dtype=bool) if straight.module.stands_in else ~_moved(task, prepared, alive, points)
+    seen = alive[flat]
+    return seen[_moved(task, straight, seen, points[flat])] if len(seen) else seen
+
+
+def _moved(task: Ascent, prepared: Prepared, rows: Array, points: Array) -> NDArray[np.bool_]:
+    """Which points `(m, ...)` have a gradient other than 0, `(m,)`."""
+    import torch
+
+    y = torch.tensor(task.batch.y[rows].astype(np.int64), device=prepared.device)
+    target = None if task.goal.target is None else torch.full_like(y, task.goal.target)
+    _, _, slope = prepared.gradient(prepared.tensor(points), lambda z: margin(z, y, target))
+    return np.asarray((slope != 0).flatten(1).any(dim=1).cpu().numpy())
