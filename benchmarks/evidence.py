@@ -46,16 +46,20 @@ def measure(
         print(f"{key} ...", flush=True)
         known[key] = {**measurements[key](), "commit": facts["commit"], "date": facts["date"]}
         print(f"{key}: {known[key]['result']} ({'met' if known[key]['met'] else 'NOT met'})", flush=True)
-    known = {key: known[key] for key in measurements if key in known}
+        known = {name: known[name] for name in measurements if name in known}
+        _write(path, title, known, facts=facts, intro=intro)  # at once: the next may be interrupted
+    return 0 if all(got["met"] for got in known.values()) else 1
+
+
+def _write(path: Path, title: str, known: Mapping[str, dict[str, Any]], *, facts: dict[str, str], intro: str) -> None:
     path.write_text(json.dumps({"facts": facts, **known}, indent=1) + "\n")
-    lines = [f"# Evidence: {title}", "", f"Made by `make evidence-{name}`.", "", told(facts), ""]
+    lines = [f"# Evidence: {title}", "", f"Made by `make evidence-{path.stem}`.", "", told(facts), ""]
     lines += [intro, ""] if intro else []
     for key, got in known.items():
         bar = f"Bar: {got['bar']}. **{'Met' if got['met'] else 'Not met'}**: {got['result']}."
         lines += [f"## {key}", "", bar, "", *table(got["columns"], got["rows"])]
         lines += ["", f"Measured at commit {got['commit']} on {got['date']}.", ""]
-    (OUT / f"{name}.md").write_text("\n".join(lines))
-    return 0 if all(got["met"] for got in known.values()) else 1
+    path.with_suffix(".md").write_text("\n".join(lines))
 
 
 def told(facts: Mapping[str, str]) -> str:

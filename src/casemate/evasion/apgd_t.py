@@ -40,8 +40,8 @@ class ApgdTOptions:
 
     steps: int = 100
     targets: int = 9
-    restarts: int = 8
-    near: float = 0.25
+    restarts: int = 12
+    near: float = 0.3
     draws: int | None = None
     straight: bool | None = None
 
@@ -54,7 +54,7 @@ class ApgdTOptions:
     kinds={DataKind.IMAGE, DataKind.TABLE},
     cost=Cost.EXPENSIVE,
     options=ApgdTOptions,
-    profiles={Profile.QUICK: {"steps": 40, "restarts": 1}, Profile.FULL: {"restarts": 12, "near": 0.5}},
+    profiles={Profile.QUICK: {"steps": 40, "restarts": 1}, Profile.FULL: {"restarts": 30, "near": 0.5}},
     norms={Norm.LINF, Norm.L2, Norm.L1},
     requires=("torch",),
 )

@@ -28,7 +28,8 @@ __all__ = ["Schedule", "stages_for"]
 
 Array = NDArray[Any]
 
-_HALVINGS = 6  # of the way from a sample to its witness, when all attacks are done
+_HALVINGS = 6  # of the way from a sample to its witness, before the next smaller eps
+_LAST_HALVINGS = 4  # and when all attacks are done
 _DOUBTED = 4  # certified samples of each job
 _ALARM = 4  # samples of each job that an attack tries first that sees less than another one before it
 _LOST = 1  # samples of each job and eps that stood in a larger ball and are attacked once more
@@ -109,7 +110,7 @@ class Schedule:
             else:
                 unfinished[open_[~stood[open_]], column] = True
         if whole:
-            self._come_closer()
+            self._come_closer(halvings=_LAST_HALVINGS)
         return unfinished
 
     @property
@@ -211,7 +212,7 @@ class Schedule:
         own = replace(lab, plugin=plugin.id, options=plugin.configured(Profile(lab.options.effort), given))
         return pursue(plugin, self.case, self.batch.take(rows), goal, own, ledger=self.ledger, rows=rows)
 
-    def _come_closer(self, *, within: float = 0.0) -> None:
+    def _come_closer(self, *, within: float = 0.0, halvings: int = _HALVINGS) -> None:
         """Halve the way from each sample to its witness a few times: the curve between the given eps, nearly for free.
 
         Only of those whose witness is not `within` so much yet. Between two texts there is no way to go.
@@ -225,7 +226,7 @@ class Schedule:
 
         def closer(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
             del lab
-            yield from _bisected(case, batch, witnesses, goal.norm)
+            yield from _bisected(case, batch, witnesses, goal.norm, halvings)
 
         step = Plugin(PluginKind.ATTACK, "evasion/standard", closer, THREAT, "bisection along a segment")
         found_by, goal = ledger.upper_by[rows].copy(), Goal(ledger.norm, float("inf"))
@@ -233,11 +234,11 @@ class Schedule:
         ledger.upper_by[rows] = found_by  # a witness drawn closer is still the finder's
 
 
-def _bisected(case: Case, batch: Batch, witnesses: Array, norm: Norm) -> Iterator[Claim]:
+def _bisected(case: Case, batch: Batch, witnesses: Array, norm: Norm, halvings: int) -> Iterator[Claim]:
     reach = reach_of(norm, float("inf"), batch.x, case.schema)
     near, far = np.zeros(len(batch)), np.ones(len(batch))
     start = batch.x.astype(np.float64)
-    for _ in range(_HALVINGS):
+    for _ in range(halvings):
         middle = (near + far) / 2
         step = middle.reshape(-1, *(1,) * (start.ndim - 1)) * (witnesses - start)
         points = reach.settle(np.where(witnesses == batch.x, batch.x, start + step))

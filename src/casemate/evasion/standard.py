@@ -34,7 +34,7 @@ __all__ = ["StandardOptions", "measure_robustness", "usual_eps"]
 
 Array = NDArray[Any]
 
-_SHARD = 64  # samples a job; from nothing but the data, so that no report depends on the number of workers
+_SHARD = 128  # samples a job; from nothing but the data, so that no report depends on the number of workers
 _PREPARED = Metric("evasion.prepared", Quantity.NOTE, Direction.EXACT, unit="rows at once")
 _NOTES = "notes"  # the file of evidence that holds them
 _COMPARISON = 100  # propagations, more than the comparison of a prepared model with the original asks
@@ -120,18 +120,18 @@ def measure_robustness(case: Case, lab: Lab) -> Iterator[Evidence]:
             f"expected effort {', '.join(Profile)} for evasion/standard, got {options.effort!r}: choose one of them"
         )
     rows = _sampled(data, options.samples, lab)
-    case, said = lent(case, lab, attacked=rows)
-    notes = _notes((*said, *_prepared(case, data.take(rows), lab)))
-    yield from _noted(notes, _kept(_NOTES, notes, lab))
+    said = [*_prepared(case, data.take(rows), lab)]
     unfinished = 0
     for norm in _norms(options, data.schema):
         radii = _radii(options, norm, data.schema)
         stages_for(case, norm, lab)
-        found = _attacked(case, rows, norm, radii, lab)
+        found = _attacked(case, rows, norm, radii, lab=lab, said=said)
         yield from evidence_of(found, case, _kept(f"brackets-{norm}", found, lab))
         if (exhibit := broken_samples(case, found)) is not None:
             lab.show(f"broken-{norm}", exhibit)
         unfinished += int(np.asarray(found["unfinished"]).any(axis=1).sum())
+    notes = _notes(said)
+    yield from _noted(notes, _kept(_NOTES, notes, lab))
     if unfinished:
         raise BudgetExhausted(
             f"expected a budget for all stages on {len(rows)} samples, got one that left {unfinished} not fully "
@@ -225,8 +225,13 @@ def _sampled(data: Data, samples: int, lab: Lab) -> NDArray[np.int64]:
     return np.sort(np.concatenate(picked)).astype(np.int64)
 
 
-def _attacked(case: Case, rows: NDArray[np.int64], norm: Norm, radii: Sequence[float], lab: Lab) -> dict[str, Any]:
-    """The brackets of all rows: what is cheap on every shard, the rest on new shards of what still stands."""
+def _attacked(
+    case: Case, rows: NDArray[np.int64], norm: Norm, radii: Sequence[float], *, lab: Lab, said: list[Evidence]
+) -> dict[str, Any]:
+    """The brackets of all rows: what is cheap on every shard, the rest on new shards of what still stands.
+
+    For the rest a model that shows no gradients of its own is lent a surrogate's; what is `said` of it is added.
+    """
     settings = {"norm": str(norm), "eps": np.array(radii)}
     shards = [rows[top : top + _SHARD] for top in range(0, len(rows), _SHARD)]
     found = _joined(lab.map(_opened, case, [{"rows": shard, **settings} for shard in shards]))
@@ -236,6 +241,9 @@ def _attacked(case: Case, rows: NDArray[np.int64], norm: Norm, radii: Sequence[f
     shards = [left[top : top + _SHARD] for top in range(0, len(left), _SHARD)]
     items = [{"rows": rows[shard], **settings, **{name: found[name][shard] for name in _BRACKET}} for shard in shards]
     if items:
+        if not case.surrogates:
+            case, notes = lent(case, lab, attacked=rows)
+            said += [note for note in notes if note not in said]
         again = _joined(lab.map(_pressed, case, items))
         for name in _BRACKET:
             wide = np.result_type(found[name], again[name])  # names of methods get longer

@@ -46,7 +46,7 @@ class TransferOptions:
     source="Dong et al., Boosting adversarial attacks with momentum, CVPR 2018, Algorithm 1 and section 3.3",
     needs={Facet.SURROGATES, Facet.LABELS},
     kinds={DataKind.IMAGE, DataKind.TABLE},
-    cost=Cost.MODERATE,
+    cost=Cost.EXPENSIVE,
     options=TransferOptions,
     profiles={Profile.QUICK: {"steps": 12, "starts": 2, "checks": 3}, Profile.FULL: {"steps": 40, "starts": 6}},
     norms={Norm.LINF, Norm.L2},
