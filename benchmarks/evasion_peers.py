@@ -52,8 +52,14 @@ def fetched() -> None:
     for name in _EMPTY:
         if name not in sys.modules:
             module: Any = types.ModuleType(name)
-            module.__getattr__ = lambda _: type("Nothing", (), {})
+            module.__getattr__ = _nothing
             sys.modules[name] = module
+
+
+def _nothing(name: str) -> type:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return type("Nothing", (), {})
 
 
 def autoattack(net: Net, n: int, seed: int) -> Run:

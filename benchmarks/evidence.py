@@ -52,7 +52,7 @@ def measure(
 
 
 def _write(path: Path, title: str, known: Mapping[str, dict[str, Any]], *, facts: dict[str, str], intro: str) -> None:
-    path.write_text(json.dumps({"facts": facts, **known}, indent=1) + "\n")
+    path.write_text(json.dumps({"facts": facts, **known}, indent=1, default=lambda value: value.item()) + "\n")
     lines = [f"# Evidence: {title}", "", f"Made by `make evidence-{path.stem}`.", "", told(facts), ""]
     lines += [intro, ""] if intro else []
     for key, got in known.items():

@@ -111,7 +111,8 @@ def test_a_target_is_the_only_success_and_a_budget_ends_it_with_what_was_found()
     assert len(hit)
     assert np.all(case.the_model().labels(ledger.witness[hit]) == 3)
     ledger, lab = attacked(apgd_t_attack, case, Goal(Norm.LINF, 0.1), options=ApgdTOptions(steps=50), limit=4_000)
-    assert lab.meter.spent.propagations <= 4_000
+    assert lab.meter.refusals == 1
+    assert lab.meter.spent.propagations <= 4_100  # what judges the claims is counted and not limited
     assert ledger.broken(0.1).any()
 
 

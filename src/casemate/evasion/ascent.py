@@ -17,7 +17,7 @@ from casemate.core.rng import normals, uniforms
 from casemate.engine.harness import steadied, wrong
 from casemate.engine.prepared import Prepared, prepare
 from casemate.engine.reach import Reach, reach_of
-from casemate.errors import UsageError
+from casemate.errors import BudgetExhausted, UsageError
 from casemate.evasion.climb import Climb, Stage
 from casemate.evasion.losses import margin
 
@@ -72,7 +72,26 @@ def climbed(
     `start (m * lanes, ...)`; `target (m * lanes,)` or None. Of a random model those are done that its votes confirm.
     """
     rows, stands = np.repeat(alive, climb.lanes), np.ones(len(alive), dtype=bool)
-    for found, points in climb.run(start, task.batch.y[rows], target):
+    pile: list[tuple[Array, Array]] = []
+    try:
+        for found, points in climb.run(start, task.batch.y[rows], target):
+            pile.append((found, points))
+            if climb.prepared.random:  # whose runs go on with what its votes do not confirm
+                yield from _claimed(task, climb, rows, pile, stands=stands)
+    except BudgetExhausted:
+        yield from _claimed(task, climb, rows, pile, stands=stands)
+        raise
+    yield from _claimed(task, climb, rows, pile, stands=stands)
+    return stands
+
+
+def _claimed(
+    task: Ascent, climb: Climb, rows: Array, pile: list[tuple[Array, Array]], *, stands: NDArray[np.bool_]
+) -> Iterator[Claim]:
+    """One claim of all that a run has found, which is judged faster than many; empties the pile."""
+    if pile:
+        found, points = (np.concatenate(part) for part in zip(*pile, strict=True))
+        pile.clear()
         hit = rows[found]
         settled = task.reach.take(hit).settle(points)
         yield Claim(hit, x=settled)
@@ -80,7 +99,6 @@ def climbed(
         if climb.prepared.random:
             sure = wrong(steadied(task.case), settled, task.batch.y[hit], target=task.goal.target)
         stands[found // climb.lanes] = ~sure
-    return stands
 
 
 def ranked_classes(prepared: Prepared, batch: Batch, alive: Array) -> tuple[Array, Array]:

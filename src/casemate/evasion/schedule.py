@@ -20,7 +20,7 @@ from casemate.core.planner import applicable
 from casemate.core.plugin import Plugin
 from casemate.engine.harness import pursue, wrong
 from casemate.engine.reach import reach_of
-from casemate.errors import Unavailable
+from casemate.errors import BudgetExhausted, Unavailable
 from casemate.evasion import THREAT
 from casemate.evasion.search import margins
 
@@ -238,11 +238,17 @@ def _bisected(case: Case, batch: Batch, witnesses: Array, norm: Norm, halvings: 
     reach = reach_of(norm, float("inf"), batch.x, case.schema)
     near, far = np.zeros(len(batch)), np.ones(len(batch))
     start = batch.x.astype(np.float64)
-    for _ in range(halvings):
-        middle = (near + far) / 2
-        step = middle.reshape(-1, *(1,) * (start.ndim - 1)) * (witnesses - start)
-        points = reach.settle(np.where(witnesses == batch.x, batch.x, start + step))
-        hit = wrong(case.the_model(), points, batch.y)
-        if hit.any():
-            yield Claim(np.flatnonzero(hit), x=points[hit])
-        far, near = np.where(hit, middle, far), np.where(hit, near, middle)
+    found, best = np.zeros(len(batch), dtype=bool), witnesses.astype(batch.x.dtype)
+    try:
+        for _ in range(halvings):
+            middle = (near + far) / 2
+            step = middle.reshape(-1, *(1,) * (start.ndim - 1)) * (witnesses - start)
+            points = reach.settle(np.where(witnesses == batch.x, batch.x, start + step))
+            hit = wrong(case.the_model(), points, batch.y)
+            found |= hit
+            best[hit] = points[hit]
+            far, near = np.where(hit, middle, far), np.where(hit, near, middle)
+    except BudgetExhausted:
+        yield Claim(np.flatnonzero(found), x=best[found])
+        raise
+    yield Claim(np.flatnonzero(found), x=best[found])
