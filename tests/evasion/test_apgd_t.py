@@ -60,7 +60,7 @@ def test_samples_that_came_near_are_started_again_and_others_are_not() -> None:
         spent.append(lab.meter.spent.backwards)
     standing = int((~ledger.broken(goal.eps)).sum())
     assert spent[0] < spent[1] < spent[2]
-    assert spent[2] - spent[0] == pytest.approx(standing * 4 * 30, rel=0.3)
+    assert spent[2] - spent[0] == pytest.approx(standing * 4 * (30 + 60), rel=0.3)
 
 
 @settings(max_examples=15)

@@ -28,6 +28,8 @@ Array = NDArray[Any]
 _CUTS = {5: 3, 20: 1}  # after how many steps how many classes of a sample are still in the race
 _NONE: Mapping[int, int] = {}
 _AGAIN = 2  # of its classes, those that came nearest, take turns when a sample is started again
+_TURNS = (0, 0, 1)  # whose turn it is: the nearest one's twice
+_BRINK = 0.2  # of `near`: who is within that is started once more, towards the nearest class, with twice the steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,24 +94,36 @@ def _raced(task: Ascent, prepared: Prepared, alive: Array) -> Generator[Claim, N
         return alive
     stands, reached = yield from _run(task, prepared, alive, ranked, cuts=_CUTS)
     best = np.argsort(-reached, axis=1, kind="stable")[:, :_AGAIN]
-    near = np.flatnonzero(stands & (-reached.max(axis=1) <= options.near * np.abs(lead)))
-    if len(near) and options.restarts:
-        turns = np.arange(options.restarts) % best.shape[1]
-        towards = np.take_along_axis(ranked, best, axis=1)[near][:, turns]
-        stands[near], _ = yield from _run(task, prepared, alive[near], towards, number=ranked.shape[1])
+    number = ranked.shape[1]
+    for share, turns, longer in ((1.0, _TURNS, 1), (_BRINK, (0,), 2)):
+        near = np.flatnonzero(stands & (-reached.max(axis=1) <= share * options.near * np.abs(lead)))
+        if not len(near) or not options.restarts:
+            break
+        order = [turns[k % len(turns)] % best.shape[1] for k in range(options.restarts)]
+        towards = np.take_along_axis(ranked, best, axis=1)[near][:, order]
+        left, again = yield from _run(task, prepared, alive[near], towards, number=number, longer=longer)
+        stands[near], number = left, number + options.restarts
+        reached[near] = np.maximum(reached[near], again.max(axis=1, keepdims=True))
     return alive[stands]
 
 
 def _run(
-    task: Ascent, prepared: Prepared, rows: Array, targets: Array, *, number: int = 0, cuts: Mapping[int, int] = _NONE
+    task: Ascent,
+    prepared: Prepared,
+    rows: Array,
+    targets: Array,
+    *,
+    number: int = 0,
+    longer: int = 1,
+    cuts: Mapping[int, int] = _NONE,
 ) -> Generator[Claim, None, tuple[Array, Array]]:
     """Runs towards the `targets (m, k)` of the rows `(m,)` side by side; which rows stand, and the lead each reached.
 
-    `number` is that of the first lane's random start.
+    `number` is that of the first lane's random start; the runs are so many times `longer` than the options say.
     """
     m, k = targets.shape
     cuts = {step: left for step, left in cuts.items() if left < k}
-    stages = stages_of(task.goal.norm, task.lab.options.steps)
+    stages = stages_of(task.goal.norm, longer * task.lab.options.steps)
     reach = task.reach.take(np.repeat(rows, k))
     climb = Climb(prepared, reach, margin, stages, strict=task.goal.target is not None, lanes=k, cuts=cuts)
     start = np.stack([start_in_ball(task, rows, number + lane) for lane in range(k)], axis=1)

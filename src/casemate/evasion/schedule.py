@@ -32,6 +32,7 @@ _HALVINGS = 6  # of the way from a sample to its witness, before the next smalle
 _LAST_HALVINGS = 4  # and when all attacks are done
 _DOUBTED = 4  # certified samples of each job
 _ALARM = 4  # samples of each job that an attack tries first that sees less than another one before it
+_MANY = 4  # eps: with more, most rows are near the edge of some ball, and each would be started again at full length
 _LOST = 1  # samples of each job and eps that stood in a larger ball and are attacked once more
 
 
@@ -73,6 +74,7 @@ class Schedule:
     ledger: Ledger
     certificates: Sequence[Plugin]
     attacks: Sequence[Plugin]
+    balls: int = 1
 
     def opened(self, radii: Sequence[float]) -> NDArray[np.bool_]:
         """Certificates, and the attacks by gradients that are not expensive: on most models these break most rows.
@@ -86,24 +88,27 @@ class Schedule:
         for eps in radii:  # some certified rows are attacked: a false certificate meets its contradiction
             doubted = np.flatnonzero(~self.ledger.broken(eps) & (self.ledger.lower > eps))[:_DOUBTED]
             whole = whole and all(self._pursued(p, Goal(self.ledger.norm, eps), doubted) for p in self._in_a_ball[:1])
-        return self._in_balls([p for p in self._in_a_ball if self._opens(p)], radii, whole=whole)
+        return self._in_balls([p for p in self._in_a_ball if self._opens(p)], radii, whole=whole, spare=False)
 
     def pressed(self, radii: Sequence[float]) -> NDArray[np.bool_]:
         """All other attacks: in each ball from the largest down, then those that look for the nearest point.
 
         Returns what `opened` does.
         """
-        unfinished = self._in_balls([p for p in self._in_a_ball if not self._opens(p)], radii, whole=True)
+        unfinished = self._in_balls([p for p in self._in_a_ball if not self._opens(p)], radii, whole=True, spare=True)
         if not unfinished.any() and not self._closest(radii):
             for column, eps in enumerate(radii):
                 unfinished[self._open(eps), column] = True
         return unfinished
 
-    def _in_balls(self, plugins: Sequence[Plugin], radii: Sequence[float], *, whole: bool) -> NDArray[np.bool_]:
+    def _in_balls(
+        self, plugins: Sequence[Plugin], radii: Sequence[float], *, whole: bool, spare: bool
+    ) -> NDArray[np.bool_]:
+        """Some attacks in each ball, the largest first; who stood in one may be `spare`d those within."""
         unfinished = np.zeros((len(self.batch), len(radii)), dtype=bool)
         stood = np.zeros(len(self.batch), dtype=bool)
         for column, eps in reversed(list(enumerate(radii))):
-            whole = whole and self._within(plugins, eps, stood)
+            whole = whole and self._within(plugins, eps, stood, spare=spare)
             open_ = self._open(eps)
             if whole:
                 stood[open_] = True
@@ -133,25 +138,30 @@ class Schedule:
         """The rows that nobody has broken at eps and nobody has certified for it; a bound of eps itself is none yet."""
         return np.flatnonzero(~self.ledger.broken(eps) & (self.ledger.lower <= eps))
 
-    def _within(self, plugins: Sequence[Plugin], eps: float, stood: Array) -> bool:
+    def _within(self, plugins: Sequence[Plugin], eps: float, stood: Array, *, spare: bool) -> bool:
         """Some attacks in a ball on the rows that it can still change; whether they came to their ends.
 
         The largest eps comes first: what `stood (n,)` against all of them there stands within every smaller one, so
         that a row pays for one failing run. The least sure of these are attacked all the same: where one breaks, the
-        attacks get lost in large balls (a model that hides its gradients), and all are. Who broke in a larger ball is
-        first drawn closer.
+        attacks get lost in large balls (a model that hides its gradients), and all are. Where they do not `spare` it
+        they look at the others with fewer steps: in balls larger than a net was trained for, some samples are missed
+        that fall in smaller ones. Who broke in a larger ball is first drawn closer.
         """
         self._come_closer(within=eps)
         again = self._surest_targets(np.flatnonzero(stood & ~self.ledger.broken(eps)), _LOST)
         silent: set[int] = set()
         for plugin in plugins:
             rows = self._open(eps)
-            rows = np.union1d(rows[~stood[rows]], again)
+            seen, rows = rows[stood[rows]], np.union1d(rows[~stood[rows]], again)
             if not self._tried(plugin, Goal(self.ledger.norm, eps), rows, silent=silent):
                 return False
             if self.ledger.broken(eps)[again].any():
                 stood[:] = False
-                return self._within(plugins, eps, stood)
+                return self._within(plugins, eps, stood, spare=spare)
+            if not spare and not self._pursued(
+                plugin, Goal(self.ledger.norm, eps), np.setdiff1d(seen, again), brief=True
+            ):
+                return False
         return True
 
     def _closest(self, radii: Sequence[float]) -> bool:
@@ -201,15 +211,20 @@ class Schedule:
         """Those of the rows that the model is least sure of."""
         return np.sort(rows[np.argsort(self._lead[rows], kind="stable")[:most]])
 
-    def _pursued(self, plugin: Plugin, goal: Goal, rows: Array) -> bool:
-        """One stage under the harness, with a lab in the plug-in's own name and options."""
+    def _pursued(self, plugin: Plugin, goal: Goal, rows: Array, *, brief: bool = False) -> bool:
+        """One stage under the harness, with a lab in the plug-in's name and options; `brief`: a third of its steps."""
         if not len(rows):
             return True
         lab = self.lab
         known = {item.name for item in fields(plugin.options)}
         asked = {name: getattr(lab.options, name) for name in ("steps", "restarts", "targets", "queries")}
         given = {name: value for name, value in asked.items() if name in known and value is not None}
-        own = replace(lab, plugin=plugin.id, options=plugin.configured(Profile(lab.options.effort), given))
+        options = plugin.configured(Profile(lab.options.effort), given)
+        if self.balls > _MANY and "restarts" in known and lab.options.restarts is None:
+            options = replace(options, restarts=-(-options.restarts // 3))
+        if brief and "steps" in known:
+            options = replace(options, steps=-(-options.steps // 3))
+        own = replace(lab, plugin=plugin.id, options=options)
         return pursue(plugin, self.case, self.batch.take(rows), goal, own, ledger=self.ledger, rows=rows)
 
     def _come_closer(self, *, within: float = 0.0, halvings: int = _HALVINGS) -> None:

@@ -273,7 +273,7 @@ def _schedule(case: Case, item: Stored, lab: Lab) -> Schedule:
     batch = batch_of(data.x, data.labels, data.sample_id)
     # The harness's own measurement, which no limit stops: without it nothing could be said of these rows.
     ledger = open_ledger(replace(case, model=observed(case.the_model(), lab.meter)), batch, norm)
-    return Schedule(case, batch, lab, ledger, *stages_for(case, norm, lab))
+    return Schedule(case, batch, lab, ledger, *stages_for(case, norm, lab), balls=len(item["eps"]))
 
 
 def _told(schedule: Schedule, unfinished: Array, lab: Lab) -> Stored:
