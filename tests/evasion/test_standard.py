@@ -33,6 +33,7 @@ from casemate.evasion.linear import linear_attack, linear_certificate
 from casemate.evasion.sigma_zero import SigmaZeroOptions, sigma_zero_attack
 from casemate.evasion.square import square_attack
 from casemate.evasion.standard import measure_robustness
+from casemate.evasion.transfer import transfer_attack
 from casemate.formats.arrays import pack, unpack
 
 PLUGINS = (apgd_attack, blocks_attack, linear_attack, linear_certificate, square_attack)
@@ -358,3 +359,18 @@ def test_where_no_attack_knows_a_ball_the_one_that_needs_none_looks_at_every_row
     case = replace(case, splits=Splits(test=case.data("test").take(order)))
     told = measured(case, lab_of(norm="l0", eps=eps, steps=60, plugins=(sigma_zero_attack, apgd_attack)))
     assert values(told, "robust_accuracy", norm="l0") == {eps: pytest.approx(np.mean(alone.upper > eps))}
+
+
+def test_borrowed_gradients_do_not_turn_who_asks_the_model_itself_into_an_alarm() -> None:
+    case = replace(tree_case(forest=True), surrogates=(torch_linear(),))
+    asked: list[int] = []
+
+    def counting(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        asked.append(len(batch))
+        yield from ()
+
+    searching = replace(blocks_attack, function=counting)
+    idle = replace(transfer_attack, function=lambda case, batch, goal, lab: iter(()))
+    measured(case, lab_of(eps=0.1, plugins=(idle, searching)))
+    assert asked == [sum(asked)]  # once, and all that stood
+    assert asked[0] > 4

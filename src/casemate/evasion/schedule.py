@@ -189,8 +189,11 @@ class Schedule:
         return self._pursued(plugin, goal, rows)
 
     def _sees_less(self, plugin: Plugin) -> bool:
-        """Whether an attack sees less than one of the others: it is weaker, unless what those see leads astray."""
-        return any(_sight(other) < _sight(plugin) for other in self.attacks)
+        """Whether an attack sees less than one of the others: it is weaker, unless what those see leads astray.
+
+        What sees only another model's gradients makes nobody weaker who asks the model itself.
+        """
+        return any(_sight(other) < _sight(plugin) and Facet.SURROGATES not in other.needs for other in self.attacks)
 
     def _alarm(self, plugin: Plugin, goal: Goal, rows: Array, *, within: float, silent: set[int]) -> bool:
         """An attack on a few of the rows, and on the others only if it breaks one of these.
