@@ -254,6 +254,9 @@ def _directions(report: Report) -> dict[str, tuple[int, bool]]:
     return found | {m: (-1, True) for m in known if _is_accuracy(m)}
 
 
+_FITTED = ("evasion.universal_kept", "evasion.patch_kept")
+
+
 def _worse(before: Report, differences: Sequence[Difference]) -> list[str]:
     directions = _directions(before)
     found = []
@@ -264,7 +267,7 @@ def _worse(before: Report, differences: Sequence[Difference]) -> list[str]:
         harm, least = _harm(difference, worse)
         clear = least > 0 and not _is_accuracy(difference.metric)  # robustness and privacy cost some accuracy
         # One perturbation fitted for all samples is another one with another seed, by more than sampling explains.
-        fitted = difference.metric.endswith("_kept")
+        fitted = difference.metric in _FITTED
         if clear or (share and harm > _MARGIN + 1e-9 and not fitted):
             name = f"{difference.metric} {difference.about} {difference.at}".strip()
             found.append(f"{name} got worse: {difference.a:.4g} to {difference.b:.4g}")

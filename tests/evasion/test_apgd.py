@@ -55,12 +55,11 @@ def two_classes() -> Case:
 @pytest.mark.parametrize("norm", BALLS)
 @pytest.mark.parametrize("loss", ["ce", "dlr", "margin"])
 def test_it_breaks_every_sample_of_a_linear_model_at_one_percent_above_the_optimum(norm: Norm, loss: str) -> None:
-    """Two in l1, where 1 sample of 30 stands at one."""
     case = two_classes()
     exact, _ = attacked(linear_attack, case, Goal(norm, float("inf")))
     options = ApgdOptions(steps=200 if norm is Norm.L1 else 60, losses=(loss,))
     for row in np.flatnonzero((exact.upper > 0) & np.isfinite(exact.upper))[::4]:
-        goal = Goal(norm, float(exact.upper[row]) * (1.02 if norm is Norm.L1 else 1.01))
+        goal = Goal(norm, float(exact.upper[row]) * 1.01)
         ledger, _ = attacked(apgd_attack, case, goal, options=options, batch=batch_from(case, slice(row, row + 1)))
         assert exact.upper[row] * (1 - 1e-4) <= ledger.upper[0] <= goal.eps * (1 + 1e-6)
 
@@ -225,10 +224,11 @@ def test_a_net_that_hides_its_gradient_falls_to_one_that_passes_straight_through
     goal = Goal(Norm.LINF, 0.15)
     stands = []
     for straight in (False, None, True):
-        ledger, _ = attacked(apgd_attack, case, goal, options=ApgdOptions(steps=15, straight=straight))
+        options = ApgdOptions(steps=15, losses=("ce", "dlr"), straight=straight)
+        ledger, _ = attacked(apgd_attack, case, goal, options=options)
         stands.append(1 - ledger.broken(goal.eps).mean())
-    assert stands[0] > 0.6
-    assert stands[1] == stands[2] < 0.25
+    assert stands[0] > 0.7
+    assert stands[1] == stands[2] < 0.15
 
 
 def test_who_has_a_gradient_is_attacked_as_if_there_were_no_straight_way() -> None:

@@ -26,19 +26,15 @@ BALLS = (*NORMS, Norm.L1)
 
 @pytest.mark.parametrize("norm", BALLS)
 def test_it_breaks_the_samples_of_a_linear_model_at_one_percent_above_the_optimum(norm: Norm) -> None:
-    """All but one of seven in l1 at five: there the race is run in a wider ball, where another class can be nearer."""
-    case, spare = image_case(torch_linear(), n=40), 1.05 if norm is Norm.L1 else 1.01
+    case = image_case(torch_linear(), n=40)
     exact, _ = attacked(linear_attack, case, Goal(norm, float("inf")))
-    stood = 0
     for row in np.flatnonzero(exact.upper > 0)[::6]:
-        goal, batch = Goal(norm, float(exact.upper[row]) * spare), batch_from(case, slice(row, row + 1))
+        goal, batch = Goal(norm, float(exact.upper[row]) * 1.01), batch_from(case, slice(row, row + 1))
         ledger, _ = attacked(apgd_t_attack, case, goal, options=ApgdTOptions(steps=60), batch=batch)
-        assert exact.upper[row] * (1 - 1e-4) <= ledger.upper[0]
-        stood += not np.isfinite(ledger.upper[0])
+        assert exact.upper[row] * (1 - 1e-4) <= ledger.upper[0] <= goal.eps * (1 + 1e-6)
         short = Goal(norm, float(exact.upper[row]) * 0.99)
         ledger, _ = attacked(apgd_t_attack, case, short, options=ApgdTOptions(steps=20), batch=batch)
         assert not np.isfinite(ledger.upper[0])
-    assert stood <= (norm is Norm.L1)
 
 
 def test_the_race_breaks_what_nine_whole_runs_break_for_less_than_a_third_of_the_gradients() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from casemate.core.model import Model
 from casemate.core.norms import Norm
 from casemate.core.rng import signs
 from casemate.engine.chance import drawn
-from casemate.engine.prepared import Prepared, prepare
+from casemate.engine.prepared import Prepared, prepare, slope_at
 from casemate.engine.reach import Reach, reach_of
 
 if TYPE_CHECKING:
@@ -190,11 +189,7 @@ def _slopes(prepared: Prepared, x: Array, y: Array) -> tuple[Array, Array, Array
             losses = (other - logits.gather(1, own)[:, 0], -logits.log_softmax(dim=1).gather(1, own)[:, 0])
         found[0].append(logits.detach())
         for pile, loss in zip(found[1:], losses, strict=True):
-            slope = None
-            if loss.requires_grad:
-                with suppress(NotImplementedError, RuntimeError):  # an operation that torch has no derivative for
-                    (slope,) = torch.autograd.grad(loss.sum(), leaf, retain_graph=True, allow_unused=True)
-            pile.append(torch.zeros_like(leaf) if slope is None else slope)
+            pile.append(slope_at(leaf, [loss.sum()], again=True))
     logits_, margin, ce = (torch.cat(pile).double().cpu().numpy() for pile in found)
     return logits_, margin, ce
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Prepared", "prepare", "slope_at"]
 
 Array = NDArray[Any]
 # Samples that the prepared module is compared on; beyond some dozens only the price grows.
@@ -323,16 +323,23 @@ def _pulled(leaf: Tensor, outputs: list[Tensor], pull: Tensor) -> Tensor:
     """The gradient of one part from that of its mean logits."""
     import torch
 
-    found = None
     ends = [output for output in outputs if output.requires_grad]
-    if ends:
-        pulls = [pull.to(end.dtype) / len(outputs) if len(outputs) > 1 else pull for end in ends]
+    pulls = [pull.to(end.dtype) / len(outputs) if len(outputs) > 1 else pull for end in ends]
+    return torch.nan_to_num(slope_at(leaf, ends, pulls), posinf=0.0, neginf=0.0)
+
+
+def slope_at(leaf: Tensor, ends: list[Tensor], pulls: list[Tensor] | None = None, *, again: bool = False) -> Tensor:
+    """The gradient of some outputs at `leaf (n, ...)`; 0 where there is no way back. `again`: the graph is kept."""
+    import torch
+
+    found = None
+    if ends := [end for end in ends if end.requires_grad]:
         try:
-            (found,) = torch.autograd.grad(ends, [leaf], pulls, allow_unused=True)
+            (found,) = torch.autograd.grad(ends, [leaf], pulls, retain_graph=again, allow_unused=True)
         except RuntimeError as error:
             if "not implemented" not in str(error):  # of heaviside, for one: it has no derivative, not even 0
                 raise
-    return torch.zeros_like(leaf) if found is None else torch.nan_to_num(found, posinf=0.0, neginf=0.0)
+    return torch.zeros_like(leaf) if found is None else found
 
 
 def _close(expected: Tensor, got: Tensor, tolerance: float) -> bool:

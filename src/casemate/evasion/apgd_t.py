@@ -66,7 +66,7 @@ def apgd_t_attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Cl
     Looks for x' with ||(x' - x) / scale|| <= eps inside the bounds and a wrong answer (or the goal's target). The
     attacker knows the weights. Errs towards robust. As in the paper: a run of APGD towards each of the likeliest wrong
     classes, from a random point. Ours: they run side by side, after 5 steps the three that came nearest go on and after
-    20 the best one, which costs a sixth and lost no success on the nets of `make evidence-evasion`; the loss is the
+    20 the best one, which costs a fifth and lost no success on the nets of `make evidence-evasion`; the loss is the
     lead of the target over all other classes, which means the same for any number of classes (the paper's ratio needs
     four, and broke fewer samples in l2); and samples that came near are started again, towards one class at a time,
     others are not. See `evasion/apgd` for the rest.

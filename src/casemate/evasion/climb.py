@@ -78,8 +78,8 @@ class Climb:
     found. `strict`: only the target's label is a success; else any wrong one, and the target only says where to pull.
     `stages` share one run: all but the last may search a wider ball, whose best points are drawn into the next.
     With several `lanes` that many rows side by side are one sample on its way to different classes: they leave
-    together, one of them is claimed, and `cuts` says after how many steps how many of them go on, those that came
-    nearest. `reached (m,)` is the highest loss of each row.
+    together, one of them is claimed, and `cuts` says after how many steps of the last stage how many of them go on,
+    those that came nearest. `reached (m,)` is the highest loss of each row.
     """
 
     prepared: Prepared
@@ -132,7 +132,7 @@ class Climb:
                 if not len(self._ground):
                     return
             self._remember(state)
-            if step + 1 in self.cuts:
+            if step + 1 in self.cuts and stage.width <= 1:  # in a wider ball another lane can be ahead
                 self._keep(state, self._ahead(state.best_value, self.cuts[step + 1]))
             if step in marks:
                 self._checkpoint(state, stage, length=step - passed)
@@ -268,7 +268,10 @@ class Climb:
         fewer = changed < _LOST * state.changed
         whole = stage.width * self.reach.eps
         state.eta = torch.where(fewer, whole, (state.eta / _SPARSER).clamp(min=whole / _LEAST_STEP))
-        state.share = changed / state.at[0].numel() / _SPARSER
+        # Ours: of the changed features only those that can still go both ways. With those at their bounds counted the
+        # few that share a step never get fewer than are still to be told apart.
+        between = (state.best > self._ground.low) & (state.best < self._ground.high) & (state.best != self._ground.x)
+        state.share = between.flatten(1).sum(dim=1) / state.at[0].numel() / _SPARSER
         state.changed = changed
         return fewer
 
