@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -132,14 +133,15 @@ def square_alone(case: Case, eps: float) -> float:
 
 def markdown(rows: list[Row]) -> str:
     """The rows as a table."""
+    radii = [f"{radius:g}" for radius in RADII]
     lines = [
-        "| method | seed | seconds | CPU s | propagations | clean | "
-        + " | ".join(f"eps {r}" for r in RADII)
-        + " | Square alone |",
+        "| method | seed | wall s | CPU s | propagations | clean | "
+        + " | ".join(f"robust at {radius}" for radius in radii)
+        + f" | Square alone at {', '.join(radii)} |",
         "|---|---|---|---|---|---|" + "---|" * (len(RADII) + 1),
     ]
     for row in rows:
-        robust = " | ".join(f"{row.robust[f'{radius:g}']:.3f}" for radius in RADII)
+        robust = " | ".join(f"{row.robust[radius]:.3f}" for radius in radii)
         alone = ", ".join(f"{value:.3f}" for value in row.square_only.values())
         lines.append(
             f"| {row.method} | {row.seed} | {row.seconds} | {row.cpu_seconds} | {row.propagations:,} | "
@@ -159,18 +161,18 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     recipe = recipe_of(TorchRecipe(build, batch=BATCH))
     case = Case(splits=digits(), recipe=recipe)
-    methods: dict[str, Any] = {"casemate": ours, f"plain PGD-{PGD_STEPS}": plain_pgd}
+    methods: dict[str, Any] = {"casemate": ours, f"plain PGD-{PGD_STEPS}, {PGD_EPOCHS} epochs": plain_pgd}
     rows = []
     for seed in asked.seeds:
         for method, train in methods.items():
             rows.append(measured(method, train, case, eps=asked.eps, seed=seed))
-            print(markdown(rows[-1:]).splitlines()[-1], flush=True)
+            print(markdown(rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
     versions = {name: version(name) for name in ("torch", "numpy", "mlxtend")} | {"python": platform.python_version()}
+    print(f"One run a seed, so no spread; trained at eps {asked.eps:g}, threads: {asked.threads}.\n")
     print(markdown(rows))
     body = {"threads": asked.threads, "eps": asked.eps, "versions": versions, "rows": [vars(row) for row in rows]}
     if asked.json:
         asked.json.write_text(json.dumps(body, indent=2) + "\n")
-    print(json.dumps(body))
 
 
 if __name__ == "__main__":

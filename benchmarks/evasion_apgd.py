@@ -107,6 +107,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         peer = the_peer(asked.peer, Path(folder))
         rows = [row for net in nets() for goal in CASES[net.name] for row in compared(net, goal, asked, peer)]
+    print(f"CPU seconds: medians and spread of {asked.repeats} runs in turn, after one to warm up.\n")
     print(table(rows))
     if asked.output is not None:
         settings = {name: getattr(asked, name) for name in ("samples", "steps", "repeats", "threads")}

@@ -2,7 +2,8 @@
 
 None is a dependency of Casemate. What they import and do not use here (plotting, a version of git) is not there, so
 empty modules stand for it. Every peer gets the same net, samples, dtype and thread; what it returns is answered by the
-net once more, and counts only inside the ball and the bounds.
+net once more, in its seconds as the harness's judgement is in ours. `stands` judges their points and ours: they count
+inside the bounds (to 1e-6) and the ball, to 1e-5 of eps, for a point in float32 can be that far out by rounding alone.
 """
 
 from __future__ import annotations
@@ -23,15 +24,31 @@ import torch
 from evasion_apgd import Counting
 from evasion_nets import CACHE, Net
 
-__all__ = ["PEERS", "Run", "autoattack", "distances", "fetched", "minimum_norm_peers", "projected_gradient"]
+__all__ = [
+    "PEERS",
+    "Run",
+    "autoattack",
+    "distances",
+    "fetched",
+    "minimum_norm_peers",
+    "plain_apgd",
+    "projected_gradient",
+    "rightly",
+    "stands",
+]
 
 PEERS = ("pyautoattack==0.2.0", "adv-lib==0.2.8", "foolbox==3.3.4", "eagerpy==0.30.0")
+_ROUNDING = 1e-5
+_NAMES = {"linf": "Linf", "l2": "L2"}
 _EMPTY = ("git", "visdom", "torchvision", "torchvision.models")
+
+Nearest = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
+"""An attack `(net, x, y) -> points`."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run took, and what stood `(n,)` or how near it came `(n,)`."""
+    """What a run took, what stood `(n,)` and how near it came `(n,)`, inf where it found nothing."""
 
     seconds: float
     forwards: int
@@ -65,38 +82,74 @@ def _nothing(name: str) -> type:
 def autoattack(net: Net, n: int, seed: int) -> Run:
     """AutoAttack-standard on the first samples: APGD-CE, APGD-T, FAB-T and Square as its authors schedule them."""
     fetched()
-    counted = Counting(net.module)
-    x, y = torch.tensor(net.x[:n]), torch.tensor(net.y[:n])
-    start = time.process_time()
-    norm = {"linf": "Linf", "l2": "L2"}[net.norm]
-    attack = import_module("pyautoattack.autoattack").AutoAttack(counted, norm=norm, eps=net.eps, seed=seed)
-    points, _ = attack.run_standard_evaluation(x, y, batch_size=n)
-    with torch.no_grad():
-        robust = (counted(points).argmax(1) == y).numpy()
-    seconds = time.process_time() - start
-    return Run(seconds, counted.forwards, counted.backwards, robust, np.empty(0))
+    made = import_module("pyautoattack.autoattack").AutoAttack
+
+    def attack(module: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        whole = made(module, norm=_NAMES[net.norm], eps=net.eps, seed=seed)
+        points: torch.Tensor = whole.run_standard_evaluation(x, y, batch_size=n)[0]
+        return points
+
+    return _run(net, net.x[:n], net.y[:n], attack)
 
 
-def projected_gradient(net: Net, x: np.ndarray, y: np.ndarray, steps: int) -> Run:
-    """Foolbox's PGD with its own step size, from a random start."""
+def plain_apgd(net: Net, n: int, seed: int) -> Run:
+    """The authors' APGD on cross-entropy, 100 steps, on the first samples."""
+    fetched()
+    made = import_module("pyautoattack.autopgd_base").APGDAttack
+
+    def attack(module: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        whole = made(
+            module, n_iter=100, norm=_NAMES[net.norm], n_restarts=1, eps=net.eps, seed=seed, loss="ce", device="cpu"
+        )
+        points: torch.Tensor = whole.perturb(x, y)
+        return points
+
+    return _run(net, net.x[:n], net.y[:n], attack)
+
+
+def projected_gradient(net: Net, x: np.ndarray, y: np.ndarray, steps: int | None, *, seed: int = 0) -> Run:
+    """Foolbox's PGD from a random start: out of the box (None), or so many steps of min(1, 2.5 / steps) eps each."""
     fetched()
     foolbox: Any = import_module("foolbox")
-    counted = Counting(net.module)
-    attack = {"linf": foolbox.attacks.LinfPGD, "l2": foolbox.attacks.L2PGD}[net.norm](steps=steps)
-    torch.manual_seed(0)
+    given = {} if steps is None else {"steps": steps, "rel_stepsize": min(1.0, 2.5 / steps)}
+    torch.manual_seed(seed)
+
+    def attack(module: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        whole = {"linf": foolbox.attacks.LinfPGD, "l2": foolbox.attacks.L2PGD}[net.norm](**given)
+        model = foolbox.PyTorchModel(module, bounds=(0, 1), device="cpu")
+        points: torch.Tensor = whole(model, x, y, epsilons=net.eps)[1]
+        return points
+
+    return _run(net, x, y, attack)
+
+
+def _run(net: Net, x: np.ndarray, y: np.ndarray, attack: Nearest) -> Run:
+    """An attack for a fixed eps, timed with the net's answer to its points; then these are judged."""
+    counted = Counting(net.module).eval()
     start = time.process_time()
-    model = foolbox.PyTorchModel(counted, bounds=(0, 1), device="cpu")
-    _, points, _ = attack(model, torch.tensor(x), torch.tensor(y), epsilons=net.eps)
+    points = attack(counted, torch.tensor(x), torch.tensor(y)).detach()
     with torch.no_grad():
-        robust = (counted(points).argmax(1) == torch.tensor(y)).numpy()
-    return Run(time.process_time() - start, counted.forwards, counted.backwards, robust, np.empty(0))
+        counted(points)
+    seconds = time.process_time() - start
+    far = distances(net.module, x, y, points.numpy(), net.norm)
+    return Run(seconds, counted.forwards, counted.backwards, stands(net.module, x, y, far, net.eps), far)
 
 
-def distances(module: torch.nn.Module, x: np.ndarray, y: np.ndarray, points: torch.Tensor, norm: str) -> np.ndarray:
+def rightly(net: Net, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first samples that the net gets right."""
+    right = np.flatnonzero(_answers(net.module, net.x) == net.y)[:n]
+    return net.x[right], net.y[right]
+
+
+def stands(module: torch.nn.Module, x: np.ndarray, y: np.ndarray, far: np.ndarray, eps: float) -> np.ndarray:
+    """Which samples are right and were not broken within eps, `(n,)`; `far (n,)` is what `distances` says."""
+    return (_answers(module, x) == y) & (far > eps * (1 + _ROUNDING))
+
+
+def distances(module: torch.nn.Module, x: np.ndarray, y: np.ndarray, points: np.ndarray, norm: str) -> np.ndarray:
     """How far each point is from its sample, `(n,)`; inf where it is answered rightly or outside the bounds."""
-    with torch.no_grad():
-        wrong = module(points).argmax(1).numpy() != y
-    moved = points.detach().numpy().astype(np.float64)
+    wrong = _answers(module, points) != y
+    moved = points.astype(np.float64)
     gap = np.abs(moved - x.astype(np.float64)).reshape(len(x), -1)
     far = {
         "linf": gap.max(axis=1),
@@ -108,7 +161,9 @@ def distances(module: torch.nn.Module, x: np.ndarray, y: np.ndarray, points: tor
     return np.where(wrong & inside, far[norm].astype(np.float64), math.inf)
 
 
-Nearest = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
+def _answers(module: torch.nn.Module, x: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return module(torch.tensor(x)).argmax(1).numpy()
 
 
 def minimum_norm_peers(norm: str, steps: int) -> dict[str, Nearest]:
@@ -127,7 +182,7 @@ def minimum_norm_peers(norm: str, steps: int) -> dict[str, Nearest]:
         found["adv-lib sigma-zero"] = lambda net, x, y: adv.sigma_zero(net, x, y, num_steps=steps)
     if norm in ("l1", "l2", "linf"):
         found["adv-lib PDPGD"] = lambda net, x, y: adv.pdpgd(net, x, y, norm=p, num_steps=steps)
-        name = {"linf": "Linf", "l2": "L2", "l1": "L1"}[norm]
+        name = {**_NAMES, "l1": "L1"}[norm]
         found["AutoAttack FAB-T"] = lambda net, x, y: _fab(net, x, y, name, steps)
     found.update(_foolbox(norm, steps))
     return found

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,28 +20,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import mismeasures
 import numpy as np
 import torch
-from evasion_apgd import Counting
+from evasion_distances import nearest
 from evasion_nets import KINDS, MASKS, Net, net_of
-from evasion_peers import PEERS, Run, autoattack, distances, minimum_norm_peers, projected_gradient
+from evasion_ours import SAMPLES, standard
+from evasion_peers import PEERS, Run, autoattack, plain_apgd, stands
+from evasion_projected_gradient import projected_gradients
 from evidence import facts_of, measure
 
-from casemate.adapters import wrap
-from casemate.catalog import plugins
-from casemate.core.bracket import Goal
-from casemate.core.case import Case
-from casemate.core.data import Data, Splits
-from casemate.core.facets import DataKind, Profile
-from casemate.core.lab import Lab
-from casemate.core.norms import Norm
-from casemate.core.plugin import Plugin
-from casemate.core.schema import Feature, Schema
-from casemate.engine.harness import batch_of, open_ledger, pursue
-from casemate.evasion.apgd import apgd_attack
-from casemate.evasion.standard import measure_robustness
-
-SAMPLES, SEEDS = 256, (0, 1, 2)
+SEEDS = (0, 1, 2)
 SIZES = ("mnist", "colour")
-NEAREST = 64  # samples of the minimum-norm comparison
+CLEARLY, NOT_CLEARLY = "clearly below", "not clearly below"
 Row = list[object]
 
 
@@ -73,7 +60,7 @@ def main(asked: list[str]) -> int:
         "distances-200": partial(nearest, 200),
         "distances-1000": partial(nearest, 1000),
         "curve": curve,
-        "projected-gradient": foolbox,
+        "projected-gradient": projected_gradients,
         "mismeasures": known_defects,
     }
     facts = {**facts_of("torch", "numpy"), "peers": " ".join(PEERS)}
@@ -85,35 +72,6 @@ def main(asked: list[str]) -> int:
     return measure("evasion", "adversarial evaluation", known, asked, facts=facts, intro=intro)
 
 
-def case_of(net: Net, n: int) -> Case:
-    """The net as a user gives it, with its first samples."""
-    schema = Schema(DataKind.IMAGE, net.x.shape[1:], (Feature("pixel", lo=0.0, hi=1.0),))
-    model = wrap(net.module, classes=tuple("0123456789"), schema=schema, name=net.name)
-    return Case(model=model, splits=Splits(test=Data(net.x[:n], schema, net.y[:n])))
-
-
-def standard(net: Net, seed: int, eps: float | tuple[float, ...] | None = None, n: int = SAMPLES) -> Run:
-    """The probe as an audit runs it in its standard profile, preparation and judgement included."""
-    kept: dict[str, Any] = {}
-
-    def keep(name: str, arrays: Mapping[str, Any]) -> str:
-        kept.update(arrays)
-        return ""
-
-    given = {"samples": n, "norm": net.norm, "eps": net.eps if eps is None else eps}
-    options = measure_robustness.configured(Profile.STANDARD, given)
-    lab = Lab(measure_robustness.id, seed, options=options, plugins=plugins(), keeper=keep)
-    case = case_of(net, n)
-    start = time.process_time()
-    for _ in measure_robustness(case, lab):
-        pass
-    seconds = time.process_time() - start
-    upper = np.asarray(kept["upper"])
-    largest = float(np.max(net.eps if eps is None else eps))
-    robust = upper > largest * (1 + 1e-6)
-    return Run(seconds, int(kept["forwards"]), int(kept["backwards"]), robust, upper)
-
-
 _SIDES: dict[tuple[str, str], tuple[Side, Side]] = {}
 
 
@@ -121,7 +79,9 @@ def sides(net: Net) -> tuple[Side, Side]:
     """Ours and AutoAttack-standard in turn, each seed once; measured once in a run of this script."""
     key = net.size, net.name
     if key not in _SIDES:
-        standard(net, 0, n=32)  # to warm up, as is the peer by then: the first tracing of a module imports a compiler
+        standard(net, 0, n=32)  # to warm up: the first tracing of a module imports a compiler
+        if not _SIDES:
+            autoattack(net_of(SIZES[0], "undefended"), 32, 0)  # it too imports parts of itself when it first runs
         pairs = []
         for seed in SEEDS:
             pairs.append((standard(net, seed), autoattack(net, SAMPLES, seed)))
@@ -253,165 +213,53 @@ def undefended() -> dict[str, Any]:
 def masked() -> dict[str, Any]:
     """Nets that hide their gradients: beside plain APGD, which believes them, and AutoAttack (one seed)."""
     rows: list[Row] = []
-    met = True
     for net in (net_of(size, kind) for size in SIZES for kind in MASKS):
         ours = Side(tuple(standard(net, seed) for seed in SEEDS))
-        plain = [plain_apgd(net, seed) for seed in SEEDS]
-        peer = autoattack(net, SAMPLES, 0)
-        met &= ours.robust < mean(plain) - 0.05 or (ours.robust == 0 and mean(plain) > 0)
-        rows.append(
-            [
-                net.size,
-                net.name,
-                ours.robust,
-                mean(plain),
-                float(peer.robust.mean()),
-                ours.a_sample("seconds"),
-                peer.seconds,
-            ]
-        )
+        plain = Side(tuple(plain_apgd(net, SAMPLES, seed) for seed in SEEDS))
+        peer = Side((autoattack(net, SAMPLES, 0),))
+        verdict = hidden(ours.robust, plain.robust, peer.robust)
+        found = [ours.robust, plain.robust, peer.robust, verdict]
+        rows.append([net.size, net.name, *found, ours.a_sample("seconds"), peer.a_sample("seconds")])
         print(f"  {rows[-1]}", flush=True)
+    verdicts = [row[5] for row in rows]
     return {
-        "bar": "clearly below plain APGD's on nets masked on purpose",
-        "columns": ["size", "mask", "ours", "APGD-CE, 100 steps", "AutoAttack", "our s", "its s"],
+        "bar": "at least 5 points below plain APGD's on nets masked on purpose; a mask hides nothing, and does not "
+        "count, where plain APGD is at most half a point above the lower of ours and AutoAttack's",
+        "columns": ["size", "mask", "ours", "APGD-CE, 100 steps", "AutoAttack", "ours is", "our s", "its s"],
         "rows": rows,
-        "result": ", ".join(f"{row[0]} {row[1]} {row[2]:.3f} against {row[3]:.3f}" for row in rows),
-        "met": met,
+        "result": ", ".join(f"{row[0]} {row[1]} {row[2]:.3f} against {row[3]:.3f} ({row[5]})" for row in rows),
+        "met": CLEARLY in verdicts and NOT_CLEARLY not in verdicts,
     }
 
 
-def plain_apgd(net: Net, seed: int) -> float:
-    """Robust accuracy by the authors' APGD on cross-entropy, 100 steps."""
-    from importlib import import_module
+def hidden(ours: float, plain: float, peer: float) -> str:
+    """What a mask has kept from plain APGD, from three robust accuracies.
 
-    attack = import_module("pyautoattack.autopgd_base").APGDAttack(
-        net.module, n_iter=100, norm={"linf": "Linf", "l2": "L2"}[net.norm], n_restarts=1, eps=net.eps, seed=seed,
-        loss="ce", device="cpu",
-    )  # fmt: skip
-    x, y = torch.tensor(net.x[:SAMPLES]), torch.tensor(net.y[:SAMPLES])
-    with torch.no_grad():
-        right = net.module(x).argmax(1) == y
-    points = attack.perturb(x, y)
-    with torch.no_grad():
-        return float(((net.module(points).argmax(1) == y) & right).float().mean())
-
-
-def nearest(steps: int) -> dict[str, Any]:
-    """Median distances of minimum-norm attacks with so many steps, at equal forwards and backwards."""
-    rows: list[Row] = []
-    met = True
-    worst: dict[str, float] = {}
-    for net in (net_of("mnist", kind) for kind in KINDS):
-        with torch.no_grad():
-            right = net.module(torch.tensor(net.x)).argmax(1).numpy() == net.y
-        x, y = net.x[right][:NEAREST], net.y[right][:NEAREST]
-        for norm in ("linf", "l2", "l1", "l0"):
-            theirs = {
-                name: by_peer(net, attack, x, y, norm) for name, attack in minimum_norm_peers(norm, steps).items()
-            }
-            best = min(theirs, key=lambda name: theirs[name][0])
-            name, ours = by_ours(net, x, y, norm, steps)
-            ratio = ours[0] / theirs[best][0]
-            worst[norm] = max(worst.get(norm, 0.0), ratio)
-            met &= ratio <= (1.0 if norm == "l0" else 1.01)
-            others = ", ".join(f"{key} {value[0]:.4g}" for key, value in theirs.items())
-            rows.append(
-                [
-                    net.name,
-                    norm,
-                    steps,
-                    name,
-                    ours[0],
-                    f"{ours[1]:.0f}",
-                    best,
-                    theirs[best][0],
-                    f"{theirs[best][1]:.0f}",
-                    f"{ratio:.3f}",
-                    others,
-                ]
-            )
-            print(f"  {rows[-1]}", flush=True)
-    return {
-        "bar": "median distance: l0 at most the best peer's; l1, l2, linf at most 1 % above it, at equal propagations",
-        "columns": [
-            "net",
-            "norm",
-            "steps",
-            "ours",
-            "median",
-            "propagations",
-            "best peer",
-            "median",
-            "propagations",
-            "ratio",
-            "all peers",
-        ],
-        "rows": rows,
-        "result": "largest ratio " + ", ".join(f"{norm} {ratio:.3f}" for norm, ratio in worst.items()),
-        "met": met,
-    }
-
-
-def by_peer(net: Net, attack: Any, x: np.ndarray, y: np.ndarray, norm: str) -> tuple[float, float]:
-    """Median distance, and forwards + backwards a sample."""
-    counted = Counting(net.module)
-    points = attack(counted, torch.tensor(x), torch.tensor(y))
-    return float(np.median(distances(net.module, x, y, points, norm))), (counted.forwards + counted.backwards) / len(x)
-
-
-def by_ours(net: Net, x: np.ndarray, y: np.ndarray, norm: str, steps: int) -> tuple[str, tuple[float, float]]:
-    """The attack that the catalogue names first for the nearest point in this norm, with so many gradients."""
-    attack = next(p for p in plugins() if p.id == NEAREST_BY[norm])
-    upper, spent = pursued(attack, net, (x, y), Goal(Norm(norm), float("inf")), {"steps": steps})
-    return attack.id, (float(np.median(upper)), spent)
-
-
-NEAREST_BY = {"linf": "evasion/fmn", "l2": "evasion/fmn", "l1": "evasion/fmn", "l0": "evasion/sigma_zero"}
-
-
-def pursued(
-    attack: Plugin, net: Net, samples: tuple[np.ndarray, np.ndarray], goal: Goal, given: Mapping[str, Any]
-) -> tuple[np.ndarray, float]:
-    """One attack under the harness: the upper bounds, and forwards + backwards a sample."""
-    x, y = samples
-    schema = Schema(DataKind.IMAGE, x.shape[1:], (Feature("pixel", lo=0.0, hi=1.0),))
-    model = wrap(net.module, classes=tuple("0123456789"), schema=schema, name=net.name)
-    case = Case(model=model, splits=Splits(test=Data(x, schema, y)))
-    batch = batch_of(x, y, np.arange(len(x)))
-    ledger = open_ledger(case, batch, goal.norm)
-    lab = Lab(attack.id, 0, options=attack.configured(Profile.STANDARD, given))
-    pursue(attack, case, batch, goal, lab, ledger=ledger, rows=np.arange(len(x)))
-    return ledger.upper.copy(), (lab.meter.spent.forwards + lab.meter.spent.backwards) / len(x)
+    The lower of ours and AutoAttack's says what there is to find: a mask could blind AutoAttack as well.
+    """
+    if plain <= min(ours, peer) + 0.005:
+        return "not comparable: the mask hides nothing"
+    return CLEARLY if ours <= plain - 0.05 else NOT_CLEARLY
 
 
 def curve() -> dict[str, Any]:
     """Eight eps in one run against eight runs."""
     rows: list[Row] = []
-    met = True
+    ratios: list[tuple[float, float, float]] = []
     for net in (net_of(size, kind) for size in SIZES for kind in ("undefended", "linf-trained")):
         radii = tuple(net.eps * k / 4 for k in range(1, 9))
+        x, y = net.x[:SAMPLES], net.y[:SAMPLES]
         whole = standard(net, 0, radii)
-        alone = [standard(net, 0, eps) for eps in radii]
-        off = max(
-            abs(float((whole.distance > e * (1 + 1e-6)).mean() - run.robust.mean()))
-            for e, run in zip(radii, alone, strict=True)
-        )
-        dearest = max(alone, key=lambda run: run.seconds)
-        passes = max(run.forwards + 2 * run.backwards for run in alone)
+        alone = {eps: standard(net, 0, eps) for eps in radii}
+        robust = {eps: stands(net.module, x, y, whole.distance, eps) for eps in radii}
+        off = max(abs(float(robust[eps].mean() - run.robust.mean())) for eps, run in alone.items())
+        seconds = max(run.seconds for run in alone.values())
+        passes = max(run.forwards + 2 * run.backwards for run in alone.values())
         cost = (whole.forwards + 2 * whole.backwards) / passes
-        met &= off <= 0.005 and cost <= 2 and whole.seconds <= 2 * dearest.seconds
-        rows.append(
-            [
-                net.size,
-                net.name,
-                whole.seconds,
-                dearest.seconds,
-                f"{whole.seconds / dearest.seconds:.2f}",
-                f"{cost:.2f}",
-                f"{100 * off:.2f}",
-            ]
-        )
+        ratios.append((whole.seconds / seconds, cost, 100 * off))
+        rows.append([net.size, net.name, whole.seconds, seconds, *(f"{ratio:.2f}" for ratio in ratios[-1])])
         print(f"  {rows[-1]}", flush=True)
+    most = [max(kind) for kind in zip(*ratios, strict=True)]
     return {
         "bar": "8 eps cost at most twice the costliest of them alone, and are within half a point of separate runs",
         "columns": [
@@ -424,50 +272,8 @@ def curve() -> dict[str, Any]:
             "largest difference, points",
         ],
         "rows": rows,
-        "result": f"at most {max(str(r[4]) for r in rows)} times, at most {max(str(r[6]) for r in rows)} points",
-        "met": met,
-    }
-
-
-def foolbox() -> dict[str, Any]:
-    """Foolbox's PGD against the fewest steps of our APGD that break as many."""
-    rows: list[Row] = []
-    met = True
-    for net in (net_of(size, kind) for size in SIZES for kind in KINDS):
-        with torch.no_grad():
-            right = net.module(torch.tensor(net.x)).argmax(1).numpy() == net.y
-        x, y = net.x[right][:SAMPLES], net.y[right][:SAMPLES]
-        peers = [projected_gradient(net, x, y, 40) for _ in range(3)]
-        for steps in (3, 5, 8, 12, 20, 40):
-            ours = []
-            for _ in range(3):
-                start = time.process_time()
-                upper, _ = pursued(apgd_attack, net, (x, y), Goal(Norm(net.norm), net.eps), {"steps": steps})
-                ours.append(time.process_time() - start)
-            broken = float((upper <= net.eps * (1 + 1e-6)).mean())
-            if broken >= 1 - peers[0].robust.mean():
-                break
-        seconds = sorted(ours)[1], sorted(peer.seconds for peer in peers)[1]
-        met &= seconds[1] >= 3 * seconds[0] and broken >= 1 - peers[0].robust.mean()
-        rows.append(
-            [
-                net.size,
-                net.name,
-                steps,
-                broken,
-                seconds[0],
-                40,
-                float(1 - peers[0].robust.mean()),
-                seconds[1],
-                f"{seconds[1] / seconds[0]:.1f}",
-            ]
-        )
-    return {
-        "bar": "Foolbox's PGD (40 steps) beaten in time by 3 at equal or better success",
-        "columns": ["size", "net", "our steps", "broken", "s", "its steps", "broken", "s", "times faster"],
-        "rows": rows,
-        "result": ", ".join(f"{row[0]} {row[1]} {row[8]}x" for row in rows),
-        "met": met,
+        "result": f"at most {most[0]:.2f} times the seconds, {most[1]:.2f} times the passes, {most[2]:.2f} points",
+        "met": most[0] <= 2 and most[1] <= 2 and most[2] <= 0.5,
     }
 
 

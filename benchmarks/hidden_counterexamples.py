@@ -18,7 +18,9 @@ are kept in a folder, one file each.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -75,8 +77,10 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """The name of its file."""
-        return f"{self.net}{self.width}{'-mixed' * self.mixed}-eps{self.eps}-k{self.classes}-seed{self.seed}"
+        """The name of its file: what differs most often, and a hash of everything."""
+        whole = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+        mixed = "-mixed" * self.mixed
+        return f"{self.net}{self.width}{mixed}-eps{self.eps}-k{self.classes}-seed{self.seed}-{whole}"
 
 
 @dataclass(frozen=True)

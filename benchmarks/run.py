@@ -1,7 +1,8 @@
 """Run the short benchmarks one after the other and write their tables into docs/benchmarks.md.
 
 `make bench` runs them all; `make bench ARGS=evasion_apgd` runs some. Each benchmark is a script of its own that prints
-a Markdown table, and compares with a named peer at equal or better result.
+how often it ran and a Markdown table, and compares with a named peer at equal or better result. Its section of the page
+is made new, but for the text below its table; the others, and what stands above them, stay as they are.
 """
 
 from __future__ import annotations
@@ -19,24 +20,10 @@ SCRIPTS = {
     "evasion_hop_skip_jump": "HopSkipJump against adversarial-robustness-toolbox's",
     "evasion_adversarial_training": "Adversarial training against a plain PGD-7 loop",
 }
-HEAD = """# Benchmarks
-
-Run them yourself:
-
-```
-make bench                 # the short ones, on this page
-make evidence-core         # the bars of the foundation; results go to docs/evidence/ with the commit they were made at
-```
-
-Ratios are between the same samples, batch, dtype and threads, preparation and verification included; five repeats where
-a table gives a spread, else one run; counts of forward and backward passes stand beside the seconds. Ratios, not
-seconds, carry over to other machines.
-"""
 
 
 def main(names: list[str]) -> int:
     """Run the named benchmarks (all by default); returns 1 if one of them failed."""
-    sections = _sections(PAGE.read_text() if PAGE.exists() else "")
     failed = 0
     for name in names or list(SCRIPTS):
         if name not in SCRIPTS:
@@ -47,18 +34,25 @@ def main(names: list[str]) -> int:
         print(done.stdout, flush=True)
         failed += done.returncode != 0
         if done.returncode == 0:
-            sections[SCRIPTS[name]] = f"{done.stdout.strip()}\n\n{_where(name)}"
-    PAGE.write_text(HEAD + "".join(f"\n## {title}\n\n{body}\n" for title, body in sorted(sections.items())))
+            PAGE.write_text(renewed(PAGE.read_text(), SCRIPTS[name], done.stdout.strip(), _where(name)))
+            print(f"{PAGE.name}: text below a new table is kept: read whether it still holds", flush=True)
     return int(failed > 0)
 
 
-def _sections(page: str) -> dict[str, str]:
-    """What the page says already, by heading: a benchmark that is not run keeps its last table."""
-    found = {}
-    for part in page.split("\n## ")[1:]:
-        title, _, body = part.partition("\n")
-        found[title.strip()] = body.strip()
-    return {title: body for title, body in found.items() if title in SCRIPTS.values()}
+def renewed(page: str, title: str, made: str, where: str) -> str:
+    """The page with one section made new; what others wrote stays: other sections, and text below this one's table."""
+    head, *found = page.split("\n## ")
+    pairs = (part.partition("\n") for part in found)
+    sections = {name.strip(): body.strip() for name, _, body in pairs}
+    sections[title] = "\n\n".join(part for part in (made, _written(sections.get(title, "")), where) if part)
+    return head + "".join(f"\n## {name}\n\n{body}\n" for name, body in sections.items())
+
+
+def _written(body: str) -> str:
+    """What is neither above nor in the first table of a section, nor the line that says where it was measured."""
+    blocks = body.split("\n\n")
+    table = next((place for place, block in enumerate(blocks) if block.startswith("|")), len(blocks))
+    return "\n\n".join(block for block in blocks[table + 1 :] if not block.startswith("Measured by "))
 
 
 def _where(name: str) -> str:

@@ -9,6 +9,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +24,7 @@ from casemate.core.metering import metered_case, unmetered_case
 from casemate.core.outcome import Failed, Outcome, Skipped
 from casemate.core.planner import applicable
 from casemate.core.plugin import Plugin
-from casemate.errors import LawBroken, Unavailable, UsageError
+from casemate.errors import CasemateError, LawBroken, Unavailable, UsageError
 from casemate.executors import Call, Executor
 from casemate.formats import arrays, atomic, canonical, wire
 from casemate.formats.digests import sha256_bytes, sha256_file
@@ -67,6 +68,8 @@ class Workshop:
     spent: dict[str, Spent] = field(default_factory=dict)
     charged: dict[str, tuple[str, Spent]] = field(default_factory=dict)
     _resources: dict[str, Stored] = field(default_factory=dict)
+    _refused: dict[str, CasemateError] = field(default_factory=dict)
+    _asked: dict[tuple[int, str], tuple[Meter, int | None]] = field(default_factory=dict)
 
     def lab(self, plugin: Plugin, options: Any, meter: Meter) -> Lab:
         """A lab for one plug-in."""
@@ -131,7 +134,10 @@ class Workshop:
         return self.output is not None and (self.output / path).is_file() and sha256_file(self.output / path) == digest
 
     def resource(self, name: str, case: Case, meter: Meter) -> Stored:
-        """A resource: read where this audit or an earlier one built it, else built; charged to whoever asks first."""
+        """A resource: read where this audit or an earlier one built it, else built; charged to whoever asks first.
+
+        So is one that could not be built: whoever asks next is told the same error, and nothing is asked or paid again.
+        """
         plugin = next((p for p in self.plugins if p.kind is PluginKind.RESOURCE and p.id == name), None)
         if plugin is None:
             raise Unavailable(f"expected the resource {name}, got none of that id: install what offers it")
@@ -139,22 +145,35 @@ class Workshop:
             raise Unavailable(f"expected a case for {name}: it {why.detail}")
         options = plugin.configured(self.profile, self.options.get(name))
         origin = [dict(self.versions), code_digest(plugin)]  # the store outlives an upgrade, its resources must not
-        key = self._key("resource", name, *origin, case_digest(case), as_json(options), meter.left)
+        about = ["resource", name, *origin, case_digest(case), as_json(options)]
+        # Of a count as much was left as when it first asked: what it has paid since changes nothing of what it gets.
+        _, left = self._asked.setdefault((id(meter), self._key(*about)), (meter, meter.left))
+        key = self._key(*about, left)
         if key in self._resources:
             return self._resources[key]
+        if key in self._refused:
+            raise copy(self._refused[key])
         blob = self.store.resource(key) if self.store else None
         if blob is None:
             part = Meter(limit=meter.left, deadline=meter.deadline)
-            built = plugin.function(metered_case(unmetered_case(case), part), self.lab(plugin, options, part))
+            try:
+                built = plugin.function(metered_case(unmetered_case(case), part), self.lab(plugin, options, part))
+            except CasemateError as error:
+                self._refused[key] = copy(error)  # without its traceback, which holds what it was built from
+                self._charge(key, name, part.spent, meter)
+                raise
             blob = _joined(arrays.pack(built), part.spent)
             if self.store:
                 self.store.put_resource(key, blob)
         packed, spent = _parted(blob)
+        self._charge(key, name, spent, meter)
+        self._resources[key] = arrays.unpack(packed)
+        return self._resources[key]
+
+    def _charge(self, key: str, name: str, spent: Spent, meter: Meter) -> None:
         if key not in self.charged:
             meter.spent = meter.spent + spent
             self.charged[key] = (name, spent)
-        self._resources[key] = arrays.unpack(packed)
-        return self._resources[key]
 
     def finished(self, key_parts: Iterable[object]) -> bytes | None:
         """What a whole step of this run left behind, if it is finished."""

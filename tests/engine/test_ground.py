@@ -21,14 +21,16 @@ D = 7
 NORMS = (Norm.LINF, Norm.L2, Norm.L1, Norm.L0)
 
 
-def setting(seed: int, norm: Norm):
-    """Samples, a schema with a fixed feature and unequal scales, and its ground in float64."""
+def setting(seed: int, norm: Norm, *, missing: bool = False):
+    """Samples, a schema with a fixed (or missing) feature and unequal scales, and its ground in float64."""
     rng = np.random.default_rng(seed)
     lo, hi = rng.uniform(-2, -0.5, D), rng.uniform(0.5, 2, D)
     scale = rng.uniform(0.2, 3, D)
-    features = tuple(Feature(f"f{i}", lo=lo[i], hi=hi[i], scale=scale[i], immutable=i == 2) for i in range(D))
+    fixed = D if missing else 2
+    features = tuple(Feature(f"f{i}", lo=lo[i], hi=hi[i], scale=scale[i], immutable=i == fixed) for i in range(D))
     x = rng.uniform(lo, hi, (5, D))
     x[0, 1] = hi[1]  # on a bound
+    x[:, 2] = np.nan if missing else x[:, 2]
     reach = reach_of(norm, np.inf, x, Schema(DataKind.TABLE, (D,), features))
     prepared = Prepared(torch.nn.Identity(), torch.device("cpu"), torch.float64, Meter())
     return rng, x, lo, hi, np.where(np.arange(D) == 2, 0.0, scale), ground_of(prepared, reach)
@@ -57,6 +59,24 @@ def test_the_nearest_point_across_a_plane_is_the_exact_one(seed, norm):
     np.testing.assert_allclose(distance(norm, x, found, scale)[there], exact[there], atol=1e-9)
     gained = (slope * (found - x)).sum(1)
     assert (gained[there] >= rise[there] - 1e-9).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(NORMS))
+def test_a_missing_value_stays_and_changes_nothing_for_the_others(seed, norm):
+    there = np.arange(D) != 2
+    outcomes = []
+    for missing in (False, True):
+        rng, x, _, _, _, ground = setting(seed, norm, missing=missing)
+        step, slope = torch.tensor(rng.normal(0, 2, x.shape)), torch.tensor(rng.normal(size=x.shape) * there)
+        rise, eps = torch.tensor(rng.uniform(0, 2, len(x))), torch.tensor(np.ceil(rng.uniform(0, 2, len(x))))
+        inside, across = ground.inside(ground.x + step, eps), ground.across(ground.x, slope, rise)
+        if missing:
+            assert inside[:, 2].isnan().all()
+            assert across[:, 2].isnan().all()
+        outcomes.append([*(part[:, there].numpy() for part in (inside, across)), ground.far(inside).numpy()])
+    for fixed, gone in zip(*outcomes, strict=True):
+        np.testing.assert_array_equal(fixed, gone)
 
 
 def test_each_sample_has_its_own_radius():

@@ -309,3 +309,25 @@ def test_a_random_model_gives_a_plug_in_the_same_answers_for_the_same_seed() -> 
     run(curious, case=case)
     assert np.array_equal(seen[0], seen[1])
     assert 0 < seen[0].mean() < 1
+
+
+def test_an_attack_that_votes_gets_the_votes_of_the_harness() -> None:
+    """Once it drew others: of 30 claims on noisy digits 4 were taken for broken that the harness refused."""
+    chances = np.linspace(0.3, 0.7, N)
+
+    def answer(x: np.ndarray) -> np.ndarray:
+        return ((x[:, 0] > 0.5) & (np.random.random(len(x)) < x[:, 1])).astype(np.int64)
+
+    case = case_of(answer)
+    x = np.stack([np.full(N, 0.6), chances], axis=1)
+    case = replace(case, splits=Splits(test=replace(case.data("test"), x=x)))
+    said: list[np.ndarray] = []
+
+    def voter(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        said.extend(wrong(steadied(case), batch.x, batch.y) for _ in range(3))
+        yield Claim(ROWS, x=batch.x)
+        said.append(wrong(steadied(case), batch.x, batch.y))
+
+    ledger = run(voter, case=case)
+    assert 0 < said[0].sum() < N
+    assert all(np.array_equal(votes, np.isfinite(ledger.upper)) for votes in said)

@@ -19,7 +19,17 @@ from casemate.core.facets import DataKind
 from casemate.core.model import Model
 from casemate.core.norms import Norm
 from casemate.core.schema import Feature, FeatureKind, Schema
-from casemate.engine.masking import Look, Triage, guidance, inspect, is_random, signs_of_masking, triage
+from casemate.engine.masking import (
+    Look,
+    Triage,
+    guidance,
+    inspect,
+    is_random,
+    signs_of_masking,
+    spread_of,
+    steady,
+    triage,
+)
 from casemate.engine.prepared import prepare
 from casemate.engine.reach import reach_of
 from casemate.errors import BudgetExhausted
@@ -80,6 +90,81 @@ def test_an_honest_gradient_beats_random_steps_and_a_flat_one_never_does(data: D
 def test_the_gradient_of_another_net_guides_no_more_than_chance_does(data: Data) -> None:
     guided = guidance(replace(wrapped(net()), module=net(7)), data, rivals(data))
     assert guided < 0.5
+
+
+def few(d: int, seed: int) -> tuple[Model, Data]:
+    """A net with random weights, and 64 rows of few features."""
+    schema = Schema(DataKind.TABLE, (d,), tuple(Feature(f"f{i}", missing_ok=True) for i in range(d)))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        inner = nn.Sequential(Fill(), nn.Linear(d, 16), nn.ReLU(), nn.Linear(16, 2)).double()
+    model = wrap(inner.eval(), classes=("a", "b"), schema=schema)
+    x = np.random.default_rng(seed).normal(size=(64, d))
+    return model, Data(x, schema, y=np.asarray(model.labels(x), dtype=np.int64))
+
+
+@pytest.mark.parametrize("d", [2, 3, 5])
+def test_an_honest_gradient_of_few_features_is_one_and_a_reversed_one_never_guides(d: int) -> None:
+    # Once it had to beat every one of 8 steps, of which with two features some are its own: clean nets were refused.
+    guided, turned = [], []
+    for seed in range(6):
+        model, data = few(d, seed)
+        guided.append(guidance(model, data, rivals(data)))
+        backwards = nn.Sequential(model.module, Times(-1.0))  # type: ignore[arg-type]
+        turned.append(guidance(replace(model, module=backwards), data, rivals(data)))
+        assert signs_of_masking(model, few(d, seed + 6)[0], data, np.random.default_rng(seed)) == ()
+    assert np.mean(guided) > 0.85
+    assert max(turned) < 0.2
+
+
+class Times(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.factor * x
+
+
+def test_missing_values_leave_the_gradients_their_worth() -> None:
+    # Once one of them made every step NaN: no gradient guided, and no rounding was seen either.
+    model, data = few(8, 0)
+    whole = guidance(model, data, rivals(data))
+    x = data.x.copy()
+    x[0, 0], x[:, 7] = np.nan, np.nan
+    gaps = replace(data, x=x, y=np.asarray(model.labels(x), dtype=np.int64))
+    assert guidance(model, gaps, rivals(gaps)) > 0.9 * whole
+    hidden = wrap(nn.Sequential(Rounds(), model.module).eval(), classes=("a", "b"), schema=data.schema)  # type: ignore[arg-type]
+    assert "lead nowhere" in signs_of_masking(model, hidden, gaps, np.random.default_rng(0))[0]
+
+
+class Rounds(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.round(8 * x) / 8
+
+
+def test_the_spread_of_samples_is_their_mean_deviation_in_units_of_the_schema() -> None:
+    schema = Schema(DataKind.TABLE, (3,), (Feature("a", scale=2.0), Feature("b", missing_ok=True), Feature("c")))
+    x = np.array([[0.0, 1.0, np.nan], [4.0, np.nan, np.nan], [8.0, 3.0, np.nan]])
+    assert spread_of(x, schema) == pytest.approx((np.sqrt(32 / 3) / 2 + 1.0) / 2)
+    assert spread_of(x[:, [2]], Schema(DataKind.TABLE, (1,), (Feature("c"),))) == 0
+
+
+def test_noise_that_comes_and_goes_is_no_steady_answer(data: Data) -> None:
+    class Sometimes(Straight):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            noise = torch.randn_like(x) * (torch.rand(len(x), 1) < 0.5) * (torch.arange(len(x)) % 2)[:, None]
+            answer: torch.Tensor = self.inner(x + noise)
+            return answer
+
+    ready = prepare(wrapped(Sometimes(net())), data.x)
+    odd = np.arange(64) % 2 == 1
+    found = [steady(ready, data.x, seed=seed) for seed in range(5)]
+    assert all(rows[~odd].all() for rows in found)
+    assert np.mean([rows[odd] for rows in found]) < 0.1  # by chance one in 32
+    once = looked(Sometimes(net()), data.x).random
+    assert 0.1 < 1 - once[odd].mean() < 0.5
+    assert np.array_equal(looked(Sometimes(net()), data.x).take(odd).random, once[odd])
 
 
 def test_an_honest_gradient_guides_by_closed_form_on_a_linear_model(data: Data) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import copy
 import gc
+import warnings
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -111,16 +113,95 @@ def test_a_module_whose_trace_answers_otherwise_is_used_unfolded() -> None:
 
 def test_every_propagation_is_charged_before_it_happens() -> None:
     x = images(10)
-    meter = Meter(limit=72)
+    meter = Meter(limit=92)
     ready = prepare(model_of(norms_with_statistics(sequential(), torch.tensor(x))), x, meter)
     spent = meter.spent
-    assert spent.backwards == 0
-    assert spent.forwards == 42  # two rows for their size; plain, plain again, folded, channels last
+    # Two rows for their size; plain, plain again and folded with a gradient each, channels last.
+    assert spent == Spent(42, 20)
     ready.gradient(ready.tensor(x), lambda z: z[:, 0])
     assert meter.spent == spent + Spent(10, 10)
     with pytest.raises(BudgetExhausted):
         ready.gradient(ready.tensor(x), lambda z: z[:, 0])
     assert meter.spent == spent + Spent(10, 10)
+
+
+class Own(torch.autograd.Function):
+    """The input rounded; backwards the gradient times a factor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, factor: float) -> torch.Tensor:
+        ctx.factor = factor
+        return torch.round(3 * x) / 3
+
+    @staticmethod
+    def backward(ctx: Any, *pulls: torch.Tensor) -> Any:
+        return ctx.factor * pulls[0], None
+
+
+class OneWay(torch.autograd.Function):
+    """The input as it is, without a way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+
+class Front(nn.Module):
+    def __init__(self, change: Any, inner: nn.Module) -> None:
+        super().__init__()
+        self.change, self.inner = change, inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.inner(self.change(x))
+        return answer
+
+
+def halted(x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return 1.0 * x
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: Own.apply(x, 1.0), lambda x: Own.apply(x, -1.0), halted, OneWay.apply],
+    ids=["straight-through", "reversed", "no_grad", "no way back"],
+)
+def test_a_backward_pass_of_its_own_is_kept(change: Any) -> None:
+    # Once a trace forgot it: of a straight-through rounding attacks saw gradient 0, of a reversed one the honest one.
+    x = images()
+    net = Front(change, norms_with_statistics(sequential(), torch.tensor(x))).eval()
+    ready = prepare(model_of(net), x)
+    assert "not folded: the folded model has other gradients" in ready.notes
+    _, _, slope = ready.gradient(ready.tensor(x), lambda z: z[:, 0])
+    leaf = torch.tensor(x).requires_grad_(True)
+    if change in (halted, OneWay.apply):
+        assert not slope.any()
+    else:
+        (truth,) = torch.autograd.grad(net(leaf)[:, 0].sum(), [leaf])
+        assert truth.any()
+        assert torch.allclose(slope, truth, atol=1e-5)
+
+
+@pytest.mark.parametrize("end", [nn.LogSoftmax(1), nn.Softmax(1), nn.Identity()])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_ordinary_nets_stay_folded_whatever_their_end_and_precision(end: nn.Module, dtype: torch.dtype) -> None:
+    x = images()
+    net = nn.Sequential(norms_with_statistics(sequential(), torch.tensor(x)), end).eval().to(dtype)
+    assert "folded 3 BatchNorm layers" in prepare(model_of(net), x).notes
+
+
+def test_a_module_that_cannot_be_copied_is_refused_and_left_as_it_is() -> None:
+    # Once it was attacked itself, in train mode: its answers were random, and its statistics changed.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of the old way to norm weights, which keeps such a tensor
+        normed = nn.utils.weight_norm(nn.Linear(64, 8))
+    net = nn.Sequential(nn.Flatten(), normed, nn.BatchNorm1d(8), nn.Dropout(0.5)).train()
+    net(torch.tensor(images()))
+    before = net[2].running_mean.clone()
+    with pytest.raises(Unavailable, match="expected a module that can be copied, got RuntimeError"):
+        prepare(model_of(net), images())
+    assert torch.equal(net[2].running_mean, before)
+    assert net.training
 
 
 def test_a_large_batch_gives_what_its_samples_give_one_by_one() -> None:

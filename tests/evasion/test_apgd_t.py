@@ -66,7 +66,9 @@ def test_claims_lie_inside_ball_and_bounds_and_name_each_sample_once(seed: int, 
     batch = batch_from(case)
     lab = Lab("evasion/apgd_t", seed, options=ApgdTOptions(steps=6, targets=4, restarts=2))
     for claim in apgd_t_attack(case, batch, Goal(norm, eps), lab):
-        assert claim.x is not None
+        if claim.x is None:  # by how much the others stand
+            assert claim.lead is not None
+            continue
         assert len(np.unique(claim.rows)) == len(claim.rows)
         assert np.all(distance(norm, batch.x[claim.rows], claim.x, schema.scale) <= eps * (1 + 1e-12))
         assert np.all(claim.x[:, 1] == batch.x[claim.rows, 1])

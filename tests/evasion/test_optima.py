@@ -216,7 +216,7 @@ def test_an_attack_claims_nothing_one_percent_below_the_optimum(
     case, far = problem(kind_of(plugin), classes, bites, norm)
     lab = Lab(plugin.id, 3, options=plugin.configured(Profile.QUICK, BELOW.get(plugin.id)))
     claims = list(plugin(case, batch_from(case), Goal(norm, far * 0.99), lab))
-    assert sum(len(claim.rows) for claim in claims) == 0
+    assert sum(len(claim.rows) for claim in claims if claim.x is not None) == 0
 
 
 def test_every_attack_is_held_to_an_optimum_or_exempt_with_a_reason() -> None:

@@ -108,6 +108,24 @@ def test_pixels_that_are_whole_numbers_stay_whole_and_shares_with_one_side_are_o
     assert [e.at["share"] for e in found if e.metric == KEPT.name] == [0.05, 0.2]
 
 
+class Flickering(Brightest):
+    """The same with noise, which turns one answer in a few."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = super().forward(x)
+        return logits + 2 * torch.randn_like(logits)
+
+
+def test_a_random_model_is_judged_by_its_votes_and_one_seed_gives_one_report() -> None:
+    case = replace(dim_case(100, (1, 5, 5)), model=torch_model(Flickering()))
+    told = []
+    for state in (0, 1):
+        torch.manual_seed(state)
+        found, _ = measured(case, shares=0.04, steps=3, targets=0)
+        told.append([(e.metric, e.value, e.n) for e in found])
+    assert told[0] == told[1]
+
+
 def test_a_spent_budget_ends_it() -> None:
     meter = Meter(limit=1_500)
     with pytest.raises(BudgetExhausted):

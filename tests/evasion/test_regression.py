@@ -21,16 +21,17 @@ from casemate.core.data import Data, Splits
 from casemate.core.evidence import Direction, Evidence
 from casemate.core.facets import DataKind
 from casemate.core.lab import Lab
-from casemate.core.model import Model
+from casemate.core.model import Model, Task
 from casemate.core.norms import Norm, distance
 from casemate.core.schema import Feature, Schema
-from casemate.errors import BudgetExhausted, ConfigError
+from casemate.errors import BudgetExhausted, ConfigError, IntegrityError, Unavailable
 from casemate.evasion.regression import RegressionOptions, measure_worst_error
 from casemate.testing import check_probe, toy_case
 
 SCALES = np.array([1.0, 0.2, 3.0, 1.0, 0.5])
 WEIGHTS = np.array([2.0, -5.0, 0.3, 1.0, -1.0])
 N = 40
+SIDES = (("high", 1), ("low", -1))
 
 
 def schema(lo: float = -1e6, hi: float = 1e6, d: int = 5) -> Schema:
@@ -88,7 +89,7 @@ def test_a_linear_model_changes_by_eps_times_the_dual_norm(norm: Norm, make: Any
             change = way * (kept[side][:, column] - kept["clean"])
             assert np.all(change <= exact * (1 + 1e-4))
             assert np.all(change >= exact * 0.99)
-        told = {e.metric: e for e in evidence if e.at.get("eps") == eps and e.at["statistic"] == "mean"}
+        told = {e.metric: e for e in evidence if e.at.get("eps") == eps and e.at.get("statistic") == "mean"}
         assert told["evasion.worst_change"].value == pytest.approx(exact, rel=0.01)
         assert told["evasion.worst_error"].value == pytest.approx(residual.mean() + exact, rel=0.01)
         assert told["evasion.worst_error"].errs is Direction.TOO_LOW
@@ -145,6 +146,121 @@ def test_a_witness_that_no_longer_holds_does_not_come_back_in_the_replay() -> No
     worst = [[e.value for e in told if e.metric == "evasion.worst_change"] for told in (evidence, again)]
     assert min(worst[0]) > 1
     assert worst[1] == [0.0] * len(worst[0])
+
+
+def table(d: int, fixed: int = 0) -> Schema:
+    features = tuple(Feature(f"f{i}", lo=-1e6, hi=1e6, immutable=i < fixed) for i in range(d))
+    return Schema(DataKind.TABLE, (d,), features)
+
+
+@pytest.mark.parametrize("norm", [Norm.LINF, Norm.L2])
+def test_of_a_linear_model_it_is_exact_from_twice_the_changeable_features_and_one_query_on(norm: Norm) -> None:
+    """Once it asked for four times all features, said so nowhere, and found 71 % with fewer."""
+    d, fixed = 14, 4
+    rng = np.random.default_rng(0)
+    weights, x = rng.normal(size=d), rng.uniform(-1, 1, size=(30, d))
+    bounds = table(d, fixed)
+    model = Model("sum", "sum", labels=lambda v: v @ weights, task=Task.REGRESSION)
+    case = Case(model=model, splits=Splits(test=Data(x, bounds, x @ weights)))
+    exact = 0.3 * dual(norm, weights[fixed:])
+    share = []
+    for queries in (2 * (d - fixed), 2 * (d - fixed) + 1):
+        kept = measured(case, norm=str(norm), eps=0.3, queries=queries)[1][f"regression-{norm}"]
+        share.append([np.min(way * (kept[side][:, 0] - kept["clean"])) / exact for side, way in SIDES])
+    assert np.all(np.array(share[0]) < 0.99)
+    assert np.allclose(share[1], 1.0, rtol=1e-6)
+
+
+def test_the_largest_of_many_draws_is_not_sold_as_an_attack() -> None:
+    """A net that ignores its input and adds noise once had a worst change of 3.6 standard deviations."""
+
+    def noisy(x: np.ndarray) -> np.ndarray:
+        return np.asarray(np.random.normal(size=len(x)))
+
+    model = Model("noise", "noise", labels=noisy, task=Task.REGRESSION)
+    x = np.random.default_rng(1).uniform(-1, 1, size=(20, 5))
+    with pytest.raises(Unavailable, match="answers at random"):
+        measured(Case(model=model, splits=Splits(test=Data(x, table(5), np.zeros(20)))))
+
+
+def holed_case() -> tuple[Case, np.ndarray]:
+    """A sum that overflows above 1 in the first feature, and is NaN for the first three rows as they are."""
+    x = np.random.default_rng(1).uniform(-0.95, 0.95, size=(N, 5))
+    x[:3, 1] = 2.0
+
+    def holed(v: np.ndarray) -> np.ndarray:
+        return np.where(v[:, 1] > 1.9, np.nan, np.where(v[:, 0] > 1.0, np.inf, v @ WEIGHTS))
+
+    model = Model("holed", "holed", labels=holed, task=Task.REGRESSION)
+    return Case(model=model, splits=Splits(test=Data(x, table(5), x @ WEIGHTS))), x
+
+
+def test_an_answer_that_is_no_number_is_told_and_no_row_vanishes() -> None:
+    """Once infinite answers were passed over and rows without an own answer left out, both without a word."""
+    case, x = holed_case()
+    evidence, files = measured(case, eps=(0.2, 0.6), queries=40)
+    assert measure_worst_error.replay is not None
+    lab = Lab("evasion/regression", 1, options=RegressionOptions())
+    for told in (evidence, list(measure_worst_error.replay(case, files, lab))):
+        for eps in (0.2, 0.6):
+            met = (x[:, 0] + eps > 1.0) | (np.arange(N) < 3)
+            (lost,) = (e for e in told if e.metric == "evasion.no_number" and e.at["eps"] == eps)
+            assert (lost.value, lost.n, lost.errs) == (met.mean(), N, Direction.TOO_LOW)
+            (worst,) = (e for e in told if e.metric == "evasion.worst_change" and mean_at(e, eps))
+            assert worst.n == N - 3
+            assert "; 3 more have no number as their own answer" in worst.method
+            assert f"; of {met.sum() - 3} an answer is no number" in worst.method
+    forged = {**files["regression-linf"], "odd_x": files["regression-linf"]["odd_x"] * 0}
+    again = measure_worst_error.replay(case, {"a": forged}, lab)
+    assert [e.value for e in again if e.metric == "evasion.no_number"] == [3 / N, 3 / N]  # those that have none anyway
+
+
+def mean_at(evidence: Evidence, eps: float) -> bool:
+    return evidence.at.get("eps") == eps and evidence.at.get("statistic") == "mean"
+
+
+def test_a_model_that_gives_no_number_at_all_is_said_to_and_targets_that_are_none_are_counted() -> None:
+    case, x = holed_case()
+    mute = replace(case, model=replace(case.the_model(), labels=lambda v: np.full(len(v), np.nan)))
+    evidence, _ = measured(mute, eps=0.1)
+    assert {e.metric: e.value for e in evidence}["evasion.no_number"] == 1.0
+    y = np.where(np.arange(N) < 5, np.nan, x @ WEIGHTS)
+    some = replace(case, splits=Splits(test=replace(case.data("test"), y=y)))
+    assert "35 of 40 test rows (5 without a target)" in measured(some, eps=0.1)[0][0].method
+    with pytest.raises(Unavailable, match="target is a number"):
+        measured(replace(case, splits=Splits(test=replace(case.data("test"), y=np.full(N, np.nan)))))
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda k: {"high_x": k["high_x"] + 100, "high": k["high"] + 267},
+        lambda k: {"low_x": k["low_x"] - 100, "low": k["low"] - 267},
+        lambda k: {"clean": k["clean"] + 5},
+        lambda k: {"clean": np.where(np.arange(N) == 0, 1e12, k["clean"] - 5)},
+        lambda k: {"y": k["y"] + 5},
+        lambda k: {"high": k["high"] + 5, "low": k["low"] - 5},
+        lambda k: {"high_x": np.full_like(k["high_x"], np.nan)},
+    ],
+    ids=["far up", "far down", "clean", "scale", "y", "values", "nan"],
+)
+def test_a_forged_file_makes_no_number_worse(forge: Any) -> None:
+    """Once the replay took the ball, the targets and the clean answers from the file, and a worst error of 268."""
+    case = linear_case(ridge, schema())
+    evidence, files = measured(case, eps=0.5, queries=30)
+    kept = files["regression-linf"]
+    assert measure_worst_error.replay is not None
+    lab = Lab("evasion/regression", 1, options=RegressionOptions())
+    honest = {(e.metric, *e.at.values()): e.value for e in evidence}
+    again = list(measure_worst_error.replay(case, {"a": {**kept, **forge(kept)}}, lab))
+    assert len(again) == len(evidence)
+    for e in again:
+        before = honest[(e.metric, *e.at.values())]
+        assert e.value <= before * (1 + 1e-6)
+        if e.metric == "evasion.clean_error":
+            assert e.value == pytest.approx(before)
+    with pytest.raises(IntegrityError, match="distinct sample ids"):
+        list(measure_worst_error.replay(case, {"a": {**kept, "sample_id": kept["sample_id"] + 1}}, lab))
 
 
 def test_where_the_budget_ends_what_was_found_is_told_and_the_rest_is_said_to_be_missing() -> None:

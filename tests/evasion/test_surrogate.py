@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import cloudpickle
@@ -100,6 +101,41 @@ def test_a_surrogate_at_chance_is_an_error_and_the_probe_that_asked_is_told() ->
         train_surrogate(constant, lab_of())
 
 
+@pytest.mark.parametrize("limit", [None, 200_000])
+def test_a_surrogate_that_fails_is_paid_for_once_and_asked_for_once(limit: int | None) -> None:
+    # Once it cost nothing on the meter, and everyone who asked had it trained again.
+    asked: list[int] = []
+
+    def chance(x: np.ndarray) -> np.ndarray:
+        asked.append(len(x))
+        return (np.abs(np.sin(1e6 * x.sum(axis=1))) > 0.5).astype(np.int64)
+
+    case, meter = case_of(chance), Meter(limit=limit)
+    lab = shop_lab(meter)
+    notes = [lent(metered_case(case, meter), lab)[1] for _ in range(3)]
+    assert notes[0] == notes[1] == notes[2]
+    assert "chance" in notes[0][0].method
+    assert sum(asked) == 600
+    assert meter.spent.forwards > meter.spent.backwards > 5_000  # the training too
+    alone = Meter(limit=limit)
+    with pytest.raises(ModelError, match="more often than chance"):
+        lab.plugins[0].function(metered_case(case, alone), replace(lab, meter=alone, options=quick()))
+    assert meter.spent == alone.spent
+
+
+def quick() -> SurrogateOptions:
+    options: SurrogateOptions = train_surrogate.configured(Profile.QUICK, None)
+    return options
+
+
+def test_one_that_is_lent_twice_under_a_count_is_built_once() -> None:
+    meter = Meter(limit=200_000)
+    lab = shop_lab(meter)
+    first, second = (lent(metered_case(case_of(), meter), lab)[0] for _ in range(2))
+    assert first.surrogates[0].digest == second.surrogates[0].digest
+    assert meter.spent.propagations < 20_000
+
+
 def test_every_question_keeps_the_schema_and_is_counted_and_the_weights_are_the_same_each_time() -> None:
     features = (
         Feature("whole", FeatureKind.INTEGER, lo=-2, hi=2),
@@ -178,6 +214,25 @@ def test_it_is_lent_only_where_gradients_are_missing_or_hidden() -> None:
     hidden, (_,) = lent(replace(case, model=torch_model(Stairs(net))), shop_lab())
     assert Facet.SURROGATES in hidden.offers
     assert lent(hidden, shop_lab()) == (hidden, ())
+
+
+def test_a_net_of_few_features_or_with_gaps_is_lent_none_and_one_that_cannot_be_copied_is() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(Filled(), nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 2)).double()
+    schema = Schema(DataKind.TABLE, (3,), tuple(Feature(f"f{i}", missing_ok=True) for i in range(3)))
+    x = np.random.default_rng(0).normal(size=(400, 3))
+    x[::10, 0] = np.nan
+    model = torch_model(net)
+    splits = Splits(train=Data(x, schema), test=Data(x, schema, np.asarray(model.labels(x))))
+    case = Case(model=model, splits=splits)
+    assert lent(case, shop_lab()) == (case, ())
+    net.lock = threading.Lock()
+    assert Facet.SURROGATES in lent(case, shop_lab())[0].offers
+
+
+class Filled(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nan_to_num(x)
 
 
 def test_without_other_data_it_learns_from_test_rows_that_are_not_attacked() -> None:

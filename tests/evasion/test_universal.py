@@ -21,8 +21,9 @@ from casemate.core.lab import Lab, Stored
 from casemate.core.metering import metered_case
 from casemate.core.norms import Norm, distance
 from casemate.core.schema import Feature, FeatureKind, Schema
-from casemate.errors import BudgetExhausted, ConfigError, Unavailable
-from casemate.evasion.universal import KEPT, RANDOM, UniversalOptions, fool_all_inputs, one_of_each, rows_apart
+from casemate.errors import BudgetExhausted, ConfigError, IntegrityError, Unavailable
+from casemate.evasion._one_for_all import one_of_each, rows_apart, rows_of
+from casemate.evasion.universal import KEPT, RANDOM, UniversalOptions, fool_all_inputs
 
 WEIGHTS = np.array([1.0, -2.0, 0.5, 1.5, -1.0, 0.25])
 
@@ -141,6 +142,41 @@ def _collected(evidence, into):  # type: ignore[no-untyped-def]
     for item in evidence:
         into.append(item)
     return []
+
+
+class Shaken(nn.Module):
+    """A net whose logits are shaken by noise."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.net(x)
+        return logits + torch.randn_like(logits)
+
+
+def test_a_random_model_is_judged_by_its_votes_and_one_seed_gives_one_report() -> None:
+    """Once the model was asked with whatever its generator held."""
+    case = linear_case(120)
+    noisy = replace(case, model=torch_model(Shaken(case.the_model().module)))
+    told = []
+    for state in (0, 1):
+        torch.manual_seed(state)
+        found, kept = measured(noisy, eps=0.15, steps=5, targets=0)
+        told.append([(e.metric, e.value, e.low, e.high) for e in found])
+    assert told[0] == told[1]
+    torch.manual_seed(2)
+    again = fool_all_inputs.replay(noisy, {"linf-0": kept["linf-0"]}, Lab("x", 2))  # type: ignore[misc]
+    assert [(e.metric, e.value, e.low, e.high) for e in again] == told[0]
+
+
+def test_kept_ids_that_the_data_does_not_have_are_refused() -> None:
+    data = linear_case(40).data("test")
+    assert rows_of(data, data.sample_id[[7, 3]]).tolist() == [7, 3]
+    for ids in ([10**9], [-1], [0, 0]):
+        with pytest.raises(IntegrityError, match="distinct sample ids"):
+            rows_of(data, np.array(ids))
 
 
 @pytest.mark.parametrize("wrong", [{"norm": "l1"}, {"eps": 0.0}, {"eps": ()}, {"samples": 5}, {"steps": 0}])

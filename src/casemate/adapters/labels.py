@@ -15,6 +15,8 @@ __all__ = ["check_labels", "class_name", "encode", "sorted_classes"]
 
 Array = NDArray[Any]
 
+_REGRESSION = "a regression model (of a torch net: casemate.adapters.torch.wrap_module(net, regression=True))"
+
 
 def class_name(value: object) -> str:
     """The name of a class: text as it is, whole numbers without a fraction (`1.0` is `1`), truth values in words."""
@@ -74,13 +76,13 @@ def check_labels(y: Array, where: str) -> None:
         if fractional:
             raise DataError(
                 f"expected class labels in {where}, got {fractional} fractional numbers: a regression target; name "
-                "another target, or a regression model"
+                f"another target, or {_REGRESSION}"
             )
     count = len(np.unique(y))
     if count > 1000 or (len(y) >= 100 and count > len(y) / 2):
         raise DataError(
             f"expected class labels in {where}, got {count} different values in {len(y)} rows: a regression target "
-            "or an id; name another target"
+            f"or an id; name another target, or {_REGRESSION}"
         )
 
 

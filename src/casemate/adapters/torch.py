@@ -268,7 +268,10 @@ def _shaped(calls: _Calls, x: Array | None, probabilities: bool, k: int) -> tupl
         )
     found = 2 if single else int(out.shape[1])
     if k and found != k:
-        raise ModelError(f"expected {k} logits, one for each class, got {found}: list the classes of the model")
+        number = ", or wrap_module(net, regression=True) for a number" if single else ""
+        raise ModelError(
+            f"expected {k} logits, one for each class, got {1 if single else found}: list its classes{number}"
+        )
     return (_reshaped(calls.module, single, probabilities) if single or probabilities else calls.module), found
 
 

@@ -51,12 +51,14 @@ class Claim:
     """What a plug-in says of some rows of its batch; the harness believes nothing of it.
 
     An attack gives `x (m, ...)`, samples that it holds for wrongly answered. A certificate gives `radius (m,)`, the
-    distance below which it holds the answer for unchangeable.
+    distance below which it holds the answer for unchangeable. With neither, an attack may say by how much the truth
+    still led where it came nearest, `lead (m,)`, in units of the logits: no evidence, it says where to look on.
     """
 
     rows: NDArray[np.int64]
     x: Array | None = None
     radius: NDArray[np.float64] | None = None
+    lead: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ class Ledger:
     """All brackets of one goal over `n` samples: joins claims by the largest lower and the smallest upper bound.
 
     The two may touch: a bound of `lower` says that nothing *below* it succeeds. Where they cross by more than rounding
-    (`1e-6`, relative) one of the two methods is wrong: `Contradiction`.
+    (`1e-6`, relative) one of the two methods is wrong: `Contradiction`. `lead` is the least that an attack said
+    of a sample that it did not break (NaN: none did); nothing is concluded from it.
     """
 
     norm: Norm
@@ -84,6 +87,7 @@ class Ledger:
     witness: Array = field(init=False)
     lower_by: NDArray[np.object_] = field(init=False)
     upper_by: NDArray[np.object_] = field(init=False)
+    lead: NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
         n = len(self.x)
@@ -92,6 +96,7 @@ class Ledger:
         self.witness = np.array(self.x, copy=True)
         self.lower_by = np.full(n, "", dtype=object)
         self.upper_by = np.full(n, "", dtype=object)
+        self.lead = np.full(n, np.nan)
 
     def raise_lower(self, rows: Array, radius: Array, method: str) -> None:
         """Join lower bounds `radius (m,)` for `rows (m,)`."""

@@ -54,10 +54,20 @@ class Ground:
         return torch.clamp(point, self.low, self.high)
 
     def units(self, point: Tensor) -> Tensor:
-        """The way from x to a point in units of the scale, `(m, ...)`; 0 where a feature is fixed."""
+        """The way from x to a point in units of the scale, `(m, ...)`; 0 where a feature is fixed or missing."""
         import torch
 
-        return torch.where(self.free, (point - self.x) / self._unit(), 0.0)
+        return torch.where(self.free & ~self.x.isnan(), (point - self.x) / self._unit(), 0.0)
+
+    def room(self, start: Tensor, ahead: Tensor) -> Tensor:
+        """How far each feature can go from `start` the way that `ahead (m, ...)` points, in units of the scale.
+
+        0 where it points nowhere and where a value is missing: those stay.
+        """
+        import torch
+
+        way = torch.where(ahead > 0, self.high - start, start - self.low).clamp(min=0) / self._unit()
+        return torch.where((ahead == 0) | way.isnan(), 0.0, way)
 
     def at(self, z: Tensor) -> Tensor:
         """The point that lies `z (m, ...)` units from x, within the bounds."""
@@ -81,8 +91,7 @@ class Ground:
             reach = (spread(eps, point) if isinstance(eps, torch.Tensor) else eps) * self.scale
             return self.box(torch.clamp(point, self.x - reach, self.x + reach))
         z = self.units(point)
-        room = torch.where(z > 0, self.high - self.x, self.x - self.low) / self._unit()
-        moved = torch.minimum(z.abs(), room.clamp(min=0))
+        moved = torch.minimum(z.abs(), self.room(self.x, z))
         limit = torch.as_tensor(eps, dtype=z.dtype, device=z.device).expand(len(z))
         over = size(self.norm, moved) > limit
         if bool(over.any()):
@@ -99,9 +108,8 @@ class Ground:
         import torch
 
         gain = slope * self.scale
-        room = torch.where(gain > 0, self.high - start, start - self.low).clamp(min=0) / self._unit()
-        room = torch.where(gain == 0, torch.zeros_like(room), room)
-        move = _least(self.norm, gain.abs().flatten(1), room.flatten(1), rise.clamp(min=0)[:, None])
+        room = self.room(start, gain).flatten(1)
+        move = _least(self.norm, gain.abs().flatten(1), room, rise.clamp(min=0)[:, None])
         return self.box(start + torch.sign(gain) * move.reshape(start.shape) * self.scale)
 
     def snapped(self, point: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -27,7 +28,18 @@ from casemate.engine.chance import drawn
 from casemate.engine.masking import is_random
 from casemate.errors import BudgetExhausted, LawBroken, ModelError
 
-__all__ = ["VOTES", "batch_of", "how_far", "open_ledger", "permitted", "pursue", "steadied", "unanswered", "wrong"]
+__all__ = [
+    "VOTES",
+    "answers_at_random",
+    "batch_of",
+    "how_far",
+    "open_ledger",
+    "permitted",
+    "pursue",
+    "steadied",
+    "unanswered",
+    "wrong",
+]
 
 Array = NDArray[Any]
 _BALL_TOLERANCE = 1e-6
@@ -35,6 +47,7 @@ VOTES = 15
 """How often a model that answers at random is asked before a sample counts as broken."""
 _ASKED_TWICE = 8  # rows that tell whether it does
 
+_VOTING: ContextVar[bool] = ContextVar("voting", default=False)
 _RANDOM: dict[int, tuple[weakref.ref[Any], bool]] = {}  # by the function that gives the labels
 
 
@@ -54,14 +67,31 @@ def unanswered(model: Model, x: Array, y: Array) -> NDArray[np.bool_]:
 def steadied(case: Case) -> Model:
     """The case's model; one that answers at random with the most frequent label of 15 answers to each sample.
 
-    One lucky answer is no success, and one unlucky answer no failure. Random is what answers eight rows of the test
-    data (or of any other that there is) otherwise the second time; that is looked at once in a process, on no meter,
-    since which job asks first depends on the executor. The votes are drawn for each sample by itself from the same
-    numbers, as far as the model uses the global generators, so that a witness is judged alike whenever it is. Errs
-    little either way: a sample whose labels are nearly as often right as wrong may fall on either side.
+    One lucky answer is no success, and one unlucky answer no failure. The votes are drawn for each sample by itself
+    from the same numbers, as far as the model uses the global generators, so that a witness is judged alike whenever
+    and by whomever it is. Errs little either way: a sample whose labels are nearly as often right as wrong may fall on
+    either side.
     """
     model = case.the_model()
-    return replace(model, labels=partial(_voted, model)) if _answers_at_random(case) else model
+    return replace(model, labels=partial(_voted, model)) if answers_at_random(case) else model
+
+
+def answers_at_random(case: Case) -> bool:
+    """Whether the case's model answers eight rows of the test data (or of any other) otherwise the second time.
+
+    Looked at once in a process and on no meter, since which job asks first depends on the executor.
+    """
+    model, parts = unmetered(case.the_model()), case.splits.parts()
+    known = _RANDOM.get(id(model.labels))
+    if known is not None and known[0]() is model.labels:
+        return known[1]
+    data = parts.get("test") or next(iter(parts.values()), None)
+    if data is None:
+        return False
+    with drawn(0, "twice"):
+        found = is_random(model, data.take(np.arange(min(_ASKED_TWICE, len(data)))))
+    _note(model, found)
+    return found
 
 
 def how_far(norm: Norm, x: Array, x_adv: Array, schema: Schema | None) -> NDArray[np.float64]:
@@ -154,7 +184,7 @@ def _claims(
     function: Callable[..., Iterable[Claim]], case: Case, batch: Batch, goal: Goal, lab: Lab
 ) -> Iterable[Claim]:
     model = case.the_model()
-    own = _repeatable(model, lab) if _answers_at_random(case) else model
+    own = _repeatable(model, lab) if answers_at_random(case) else model
     return function(replace(case, model=metered(own, lab.meter)), batch, goal, lab)
 
 
@@ -167,6 +197,8 @@ def _repeatable(model: Model, lab: Lab) -> Model:
             return None
 
         def ask(x: Array) -> Array:
+            if _VOTING.get():  # an attack's votes are the harness's, draw by draw: it would believe in others
+                return answer(x)
             with drawn(lab.seed, lab.plugin, next(turn)):
                 return answer(x)
 
@@ -175,35 +207,32 @@ def _repeatable(model: Model, lab: Lab) -> Model:
     plain = unmetered(model)
     labels = again(plain.labels)
     assert labels is not None
-    return replace(plain, labels=labels, scores=again(plain.scores), logits=again(plain.logits))
+    repeatable = replace(plain, labels=labels, scores=again(plain.scores), logits=again(plain.logits))
+    _note(repeatable, True)  # looked at anew, it could pass for steady by luck, and the plug-in would not vote
+    return repeatable
 
 
-def _answers_at_random(case: Case) -> bool:
-    model, parts = unmetered(case.the_model()), case.splits.parts()
-    known = _RANDOM.get(id(model.labels))
-    if known is not None and known[0]() is model.labels:
-        return known[1]
-    data = parts.get("test") or next(iter(parts.values()), None)
-    if data is None:
-        return False
-    with drawn(0, "twice"):
-        found = is_random(model, data.take(np.arange(min(_ASKED_TWICE, len(data)))))
+def _note(model: Model, found: bool) -> None:
+    """Keep in mind for this process whether a model answers at random."""
     try:
         own = id(model.labels)
         _RANDOM[own] = (weakref.ref(model.labels, lambda _: _RANDOM.pop(own, None)), found)
     except TypeError:  # some callables cannot be referred to weakly, and are looked at again
         pass
-    return found
 
 
 def _voted(model: Model, x: Array) -> Array:
     """The most frequent of the labels that each sample gets, `(n,)`; the smallest of several."""
     labels = []
-    for row in range(len(x)):
-        with drawn(0, "votes"):
-            votes = np.concatenate([_labels(model, x[row : row + 1]) for _ in range(VOTES)])
-        names, counts = np.unique(votes, return_counts=True)
-        labels.append(names[counts.argmax()])
+    before = _VOTING.set(True)
+    try:
+        for row in range(len(x)):
+            with drawn(0, "votes"):
+                votes = np.concatenate([_labels(model, x[row : row + 1]) for _ in range(VOTES)])
+            names, counts = np.unique(votes, return_counts=True)
+            labels.append(names[counts.argmax()])
+    finally:
+        _VOTING.reset(before)
     return np.array(labels) if labels else _labels(model, x)
 
 
@@ -220,6 +249,9 @@ def _judge_witness(
     plugin: Plugin, case: Case, batch: Batch, goal: Goal, claim: Claim, *, ledger: Ledger, rows: Array
 ) -> None:
     picked = np.asarray(claim.rows)
+    if claim.x is None and claim.lead is not None and np.shape(claim.lead) == picked.shape:
+        ledger.lead[rows[picked]] = np.fmin(ledger.lead[rows[picked]], claim.lead)
+        return
     if claim.x is None or claim.x.shape != (len(picked), *batch.x.shape[1:]):
         raise LawBroken(f"expected {plugin.id} to give one sample for each row it claims: mend the claim")
     x = np.asarray(claim.x, dtype=batch.x.dtype)

@@ -30,6 +30,7 @@ Array = NDArray[Any]
 _COMPARED = 16
 _TOLERANCE = {"torch.float64": 1e-9, "torch.float32": 1e-4}
 _COARSE_TOLERANCE = 2e-2  # half precision
+_SLOPES = 1e-2  # of their size: ordinary nets folded differ by 1e-6, those with a backward pass of their own by 1 or 2
 # Samples that go through the module at once: larger parts fall out of a core's cache (256 at once took up to 1.9 times
 # as long a sample on a small CNN), and on a GPU a shard is no larger anyway.
 _PART = 64
@@ -135,13 +136,14 @@ def prepare(
 
     Parameters need no gradient, eval mode, BatchNorm folded into the convolution or linear layer before it,
     channels-last memory where that pays. Folding is kept only if the logits of up to 16 real samples agree (1e-4
-    relative, 1e-9 in float64) and every label is the same; else the plain frozen copy is used, and a note says so. Half
+    relative, 1e-9 in float64), every label is the same, and so are the gradients within 1 %: a graph forgets a
+    backward pass that the module writes itself. Else the plain frozen copy is used, and a note says so. Half
     precision is computed as the model does it and searched in float32. A module that answers these samples otherwise
     the second time is random: it is not folded, and each of its answers is a mean over `draws` (None: 8).
     Charges the comparison to `meter`, once for each meter and model: the copies themselves are kept in this process
     while the module stays as it is (see `kept`), the comparison is made anew for each job, so that no report depends on
-    which process did what before. Raises `Unavailable` for a model without a module, `ModelError` where its output is
-    not `(n, k)`.
+    which process did what before. Raises `Unavailable` for a model without a module or with one that cannot be copied,
+    `ModelError` where its output is not `(n, k)`.
     """
     if model.module is None:
         raise Unavailable(
@@ -163,7 +165,6 @@ class _Bench:
     """What is made of a module once: its frozen copy, the folded one (or None), and what was chosen last for whom."""
 
     plain: nn.Module
-    notes: tuple[str, ...]
     folded: nn.Module | None
     count: int
     wide: dict[bool, nn.Module] = field(default_factory=dict)  # in channels-last memory, by whether it is folded
@@ -172,10 +173,10 @@ class _Bench:
 
 def _bench(module: nn.Module) -> _Bench:
     def made() -> tuple[nn.Module, _Bench]:
-        plain, notes = _frozen(module)
+        plain = _frozen(module)
         with drawn(0, "fold"):
             folded, folds = fold(plain)
-        return plain, _Bench(plain, tuple(notes), folded, folds)
+        return plain, _Bench(plain, folded, folds)
 
     return keeping(module, made)
 
@@ -193,15 +194,20 @@ def _chosen(bench: _Bench, x_sample: Array, meter: Meter) -> Prepared:
             raise ModelError(
                 f"expected logits ({len(sample)}, k) from the module, got {tuple(expected.shape)}: return logits"
             )
-        again = ready.logits(sample)
+        sloped = None if bench.folded is None else _sloped(ready, sample)
+        again = ready.logits(sample) if sloped is None else sloped[0]
     tolerance = _TOLERANCE.get(str(_place(bench.plain)[1]), _COARSE_TOLERANCE)
     if not _close(expected, again, tolerance):
         return replace(ready, random=True, notes=(*ready.notes, "random: its answers are averaged"))
     folded = False
-    if bench.folded is not None:
+    if bench.folded is not None and sloped is not None:
         tried = replace(ready, module=_like(bench.plain, bench.folded))
-        folded = _agree(expected, tried.logits(sample), tolerance)
-        note = f"folded {bench.count} BatchNorm layers" if folded else "not folded: the folded model answered otherwise"
+        got, other = _sloped(tried, sample)
+        why = "" if _agree(expected, got, tolerance) else "the folded model answered otherwise"
+        if not why and not _parallel(sloped[1], other, max(_SLOPES, 10 * tolerance)):
+            why = "the folded model has other gradients"
+        folded = not why
+        note = f"folded {bench.count} BatchNorm layers" if folded else f"not folded: {why}"
         ready = replace(tried if folded else ready, notes=(*ready.notes, note))
     layers = [part for part in ready.module.modules() if isinstance(part, nn.Conv2d)]
     if sample.ndim != 4 or not layers or max(layer.in_channels for layer in layers) < _WIDE:
@@ -220,7 +226,7 @@ def _plain(bench: _Bench, meter: Meter) -> Prepared:
 
     device, dtype = _place(bench.plain)
     wide = dtype if dtype in (torch.float32, torch.float64) else torch.float32
-    return Prepared(_like(bench.plain, bench.plain), device, wide, meter, notes=bench.notes)
+    return Prepared(_like(bench.plain, bench.plain), device, wide, meter)
 
 
 def _like(plain: nn.Module, module: nn.Module) -> nn.Module:
@@ -270,16 +276,18 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
     yield from module.buffers()
 
 
-def _frozen(module: nn.Module) -> tuple[nn.Module, list[str]]:
+def _frozen(module: nn.Module) -> nn.Module:
     """A frozen copy in eval mode; the user's module stays as it is."""
     try:
         plain = copy.deepcopy(module)
-    except (RuntimeError, TypeError, ValueError) as error:
-        # Some modules hold what cannot be copied. The original works too, only with a gradient graph for its weights.
-        return module, [f"not copied: {type(error).__name__}"]
+    except Exception as error:  # a module may hold anything; the original may be in train mode, and is not ours to run
+        raise Unavailable(
+            f"expected a module that can be copied, got {type(error).__name__}: detach tensors that it keeps, or use "
+            "attacks that need no gradients"
+        ) from error
     for parameter in plain.parameters():
         parameter.requires_grad_(False)
-    return plain.eval(), []
+    return plain.eval()
 
 
 def _place(module: nn.Module) -> tuple[torch.device, torch.dtype]:
@@ -337,7 +345,8 @@ def slope_at(leaf: Tensor, ends: list[Tensor], pulls: list[Tensor] | None = None
         try:
             (found,) = torch.autograd.grad(ends, [leaf], pulls, retain_graph=again, allow_unused=True)
         except RuntimeError as error:
-            if "not implemented" not in str(error):  # of heaviside, for one: it has no derivative, not even 0
+            # Of heaviside, for one, which has no derivative, not even 0; and of a function without a backward pass.
+            if not isinstance(error, NotImplementedError) and "not implemented" not in str(error):
                 raise
     return torch.zeros_like(leaf) if found is None else found
 
@@ -355,6 +364,18 @@ def _agree(expected: Tensor, got: Tensor, tolerance: float) -> bool:
     if got.shape != expected.shape or not torch.equal(expected.argmax(1), got.argmax(1)):
         return False
     return bool((got - expected).abs().max() <= tolerance * expected.abs().max().clamp(min=1e-3))
+
+
+def _sloped(ready: Prepared, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits, and the gradient of a sum of all of them: no two weighed alike, as softmax has a sum without slope."""
+    import torch
+
+    logits, _, slope = ready.gradient(x, lambda z: z @ torch.arange(1, 1 + z.shape[1], dtype=z.dtype, device=z.device))
+    return logits, slope
+
+
+def _parallel(expected: Tensor, got: Tensor, tolerance: float) -> bool:
+    return bool((got - expected).norm() <= tolerance * expected.norm())
 
 
 def _in_channels_last(module: nn.Module) -> nn.Module:

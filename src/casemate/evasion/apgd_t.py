@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,10 @@ from casemate.evasion.losses import margin
 __all__ = ["ApgdTOptions", "apgd_t_attack"]
 
 Array = NDArray[Any]
-_CUTS = {5: 3, 20: 1}  # after how many steps how many classes of a sample are still in the race
-_NONE: Mapping[int, int] = {}
-_AGAIN = 2  # of its classes, those that came nearest, take turns when a sample is started again
-_TURNS = (0, 0, 1)  # whose turn it is: the nearest one's twice
-_BRINK = 0.2  # of `near`: who is within that is started once more, towards the nearest class, with twice the steps
+_RACE = {5: 3, 20: 1}  # after how many steps how many classes of a sample are still in the race
+_FEWER = ((0.2, 1 / 3), (0.5, 1 / 6))  # after what share of its steps what share of a sample's restarts goes on
+_TURNS = (0, 0, 1)  # whose turn it is of a sample's classes when it is started again: the nearest one's twice
+_BRINK = 0.1  # of `near`: who is within that is started again towards the nearest class, twice as often and as long
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +92,19 @@ def _raced(task: Ascent, prepared: Prepared, alive: Array) -> Generator[Claim, N
         ranked = np.full((len(alive), 1), task.goal.target, dtype=np.int64)
     if not ranked.shape[1]:
         return alive
-    stands, reached = yield from _run(task, prepared, alive, ranked, cuts=_CUTS)
-    best = np.argsort(-reached, axis=1, kind="stable")[:, :_AGAIN]
+    stands, reached = yield from _run(task, prepared, alive, ranked, cuts=_RACE)
+    best = np.argsort(-reached, axis=1, kind="stable")[:, : max(_TURNS) + 1]
     number = ranked.shape[1]
     for share, turns, longer in ((1.0, _TURNS, 1), (_BRINK, (0,), 2)):
         near = np.flatnonzero(stands & (-reached.max(axis=1) <= share * options.near * np.abs(lead)))
         if not len(near) or not options.restarts:
             break
-        order = [turns[k % len(turns)] % best.shape[1] for k in range(options.restarts)]
+        order = [turns[k % len(turns)] % best.shape[1] for k in range(longer * options.restarts)]
         towards = np.take_along_axis(ranked, best, axis=1)[near][:, order]
         left, again = yield from _run(task, prepared, alive[near], towards, number=number, longer=longer)
-        stands[near], number = left, number + options.restarts
+        stands[near], number = left, number + len(order)
         reached[near] = np.maximum(reached[near], again.max(axis=1, keepdims=True))
+    yield Claim(alive[stands], lead=-reached[stands].max(axis=1))
     return alive[stands]
 
 
@@ -115,15 +116,18 @@ def _run(
     *,
     number: int = 0,
     longer: int = 1,
-    cuts: Mapping[int, int] = _NONE,
+    cuts: Mapping[int, int] | None = None,
 ) -> Generator[Claim, None, tuple[Array, Array]]:
     """Runs towards the `targets (m, k)` of the rows `(m,)` side by side; which rows stand, and the lead each reached.
 
-    `number` is that of the first lane's random start; the runs are so many times `longer` than the options say.
+    `number` is that of the first lane's random start; the runs are so many times `longer` than the options say. After
+    how many steps how many lanes of a row go on is what `cuts` says, else a third and a sixth of them (`_FEWER`).
     """
     m, k = targets.shape
-    cuts = {step: left for step, left in cuts.items() if left < k}
     stages = stages_of(task.goal.norm, longer * task.lab.options.steps)
+    last = stages[-1].steps
+    cuts = {ceil(part * last): ceil(share * k) for part, share in _FEWER} if cuts is None else cuts
+    cuts = {step: left for step, left in cuts.items() if left < k}
     reach = task.reach.take(np.repeat(rows, k))
     climb = Climb(prepared, reach, margin, stages, strict=task.goal.target is not None, lanes=k, cuts=cuts)
     start = np.stack([start_in_ball(task, rows, number + lane) for lane in range(k)], axis=1)

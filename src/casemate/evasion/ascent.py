@@ -1,9 +1,10 @@
-"""What the attacks that climb in a ball share: preparation, claims, random models, and what has no gradient."""
+"""What the attacks that climb in a ball share: preparation, claims, who refuses, and what has no gradient."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,36 +70,49 @@ def climbed(
 ) -> Generator[Claim, None, NDArray[np.bool_]]:
     """Climb with the rows `alive (m,)`, each in as many lanes as the climb has; which of them stand after it, `(m,)`.
 
-    `start (m * lanes, ...)`; `target (m * lanes,)` or None. Of a random model those are done that its votes confirm.
+    `start (m * lanes, ...)`; `target (m * lanes,)` or None. The model as the user gave it has the last word: where it
+    answers otherwise than its logits (a guard or a threshold refuses, votes of a random model fall short), the row
+    climbs once more from the same start, and the model is asked in each step until it gives way. Who is not refused
+    pays one look at what was found, all at once.
     """
-    rows, stands = np.repeat(alive, climb.lanes), np.ones(len(alive), dtype=bool)
-    pile: list[tuple[Array, Array]] = []
-    try:
-        for found, points in climb.run(start, task.batch.y[rows], target):
-            pile.append((found, points))
-            if climb.prepared.random:  # whose runs go on with what its votes do not confirm
-                yield from _claimed(task, climb, rows, pile, stands=stands)
-    except BudgetExhausted:
-        yield from _claimed(task, climb, rows, pile, stands=stands)
-        raise
-    yield from _claimed(task, climb, rows, pile, stands=stands)
+    stands = yield from _run(task, climb, alive, start, target)
+    again = np.flatnonzero(stands & climb.broken[:: climb.lanes])
+    if len(again):
+        rows = (again[:, None] * climb.lanes + np.arange(climb.lanes)).reshape(-1)
+        judge = partial(_breaks, task, np.repeat(alive[again], climb.lanes))
+        second = replace(climb, reach=climb.reach.take(rows), judge=judge)
+        aim = None if target is None else target[rows]
+        stands[again] = yield from _run(task, second, alive[again], start[rows], aim)
+        climb.reached[rows] = second.reached
     return stands
 
 
-def _claimed(
-    task: Ascent, climb: Climb, rows: Array, pile: list[tuple[Array, Array]], *, stands: NDArray[np.bool_]
-) -> Iterator[Claim]:
-    """One claim of all that a run has found, which is judged faster than many; empties the pile."""
+def _run(
+    task: Ascent, climb: Climb, alive: Array, start: Array, target: Array | None
+) -> Generator[Claim, None, NDArray[np.bool_]]:
+    """One climb and one claim of all that it found, which is judged faster than many; which rows stand, `(m,)`."""
+    rows, stands = np.repeat(alive, climb.lanes), np.ones(len(alive), dtype=bool)
+    pile: list[tuple[Array, Array]] = []
+    ended: BudgetExhausted | None = None
+    try:
+        pile.extend(climb.run(start, task.batch.y[rows], target))  # keeps what came before an error
+    except BudgetExhausted as error:
+        ended = error
     if pile:
         found, points = (np.concatenate(part) for part in zip(*pile, strict=True))
-        pile.clear()
-        hit = rows[found]
-        settled = task.reach.take(hit).settle(points)
-        yield Claim(hit, x=settled)
-        sure = np.ones(len(hit), dtype=bool)
-        if climb.prepared.random:
-            sure = wrong(steadied(task.case), settled, task.batch.y[hit], target=task.goal.target)
-        stands[found // climb.lanes] = ~sure
+        yield Claim(rows[found], x=task.reach.take(rows[found]).settle(points))
+        if ended is None:
+            stands[found // climb.lanes] = ~_breaks(task, rows, found, points)
+    if ended is not None:
+        raise ended
+    return stands
+
+
+def _breaks(task: Ascent, own: Array, rows: Array, points: Array) -> NDArray[np.bool_]:
+    """Which points `(j, ...)` of some `rows (j,)` of a climb break the user's model; `own (m,)` are its batch rows."""
+    hit = own[rows]
+    settled = task.reach.take(hit).settle(points)
+    return wrong(steadied(task.case), settled, task.batch.y[hit], target=task.goal.target)
 
 
 def ranked_classes(prepared: Prepared, batch: Batch, alive: Array) -> tuple[Array, Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,12 @@ from casemate.evasion.losses import Loss, clearly, margin
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Climb", "Stage", "checkpoints"]
+__all__ = ["Climb", "Judge", "Stage", "checkpoints"]
 
 Array = NDArray[Any]
 Found = tuple[NDArray[np.int64], Array]
+Judge = Callable[[NDArray[np.int64], Array], NDArray[np.bool_]]
+"""`(rows (j,), points (j, ...)) -> (j,)`: which of these points break the model as the user gave it."""
 
 _MOMENTUM = 0.75  # alpha of the paper
 _IMPROVING = 0.75  # rho of the paper
@@ -71,11 +73,12 @@ class _State:
 
 @dataclass(slots=True)
 class Climb:
-    """A run over the samples of a reach `(m, ...)`; `broken (m,)` says which have been claimed.
+    """A run over the samples of a reach `(m, ...)`; `broken (m,)` says which left it: those clearly wrong.
 
-    A sample whose logits are wrong by more than rounding leaves at once. One that is wrong by less (the model as the
-    user gave it may answer otherwise than its folded copy) stays, and is claimed at the end if nothing better was
-    found. `strict`: only the target's label is a success; else any wrong one, and the target only says where to pull.
+    A sample whose logits are wrong by more than rounding leaves at once; with a `judge`, where that agrees, and what it
+    refuses climbs on. One that is wrong by less (the model as the user gave it may answer otherwise than its folded
+    copy) stays, and is claimed at the end if nothing better was found. `strict`: only the target's label is a success;
+    else any wrong one, and the target only says where to pull.
     `stages` share one run: all but the last may search a wider ball, whose best points are drawn into the next.
     With several `lanes` that many rows side by side are one sample on its way to different classes: they leave
     together, one of them is claimed, and `cuts` says after how many steps of the last stage how many of them go on,
@@ -89,6 +92,7 @@ class Climb:
     strict: bool = False
     lanes: int = 1
     cuts: Mapping[int, int] = field(default_factory=dict)
+    judge: Judge | None = None
     broken: NDArray[np.bool_] = field(init=False)
     reached: NDArray[np.float64] = field(init=False)
     _ground: Ground = field(init=False)
@@ -221,13 +225,21 @@ class Climb:
             rows = self._ground.row[slight].tolist()
             for row, point in zip(rows, points[slight].cpu().numpy(), strict=True):
                 self._edge[row] = point
-        return points, clear
+        return points, self._confirmed(points, clear)
+
+    def _confirmed(self, points: Tensor, clear: Tensor) -> Tensor:
+        """Those of the clear successes that the judge agrees to, `(m,)`."""
+        import torch
+
+        if self.judge is None or not bool(clear.any()):
+            return clear
+        agreed = self.judge(self._ground.row[clear].cpu().numpy(), points[clear].cpu().numpy())
+        return clear.masked_scatter(clear, torch.as_tensor(agreed, device=clear.device))
 
     def _slightly_wrong(self) -> Iterator[Found]:
         rows = np.array([row for row in sorted(self._edge) if not self.broken[row]], dtype=np.int64)
         if len(rows):
             rows = rows[np.unique(rows // self.lanes, return_index=True)[1]]
-            self._leave(rows)
             yield rows, np.stack([self._edge[int(row)] for row in rows])
 
     def _remember(self, state: _State) -> None:

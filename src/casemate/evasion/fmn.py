@@ -203,7 +203,7 @@ class _Race:
         for column in classes.T:
             _, ahead, slope = self._lead(column, walk.y)
             there = ground.across(ground.x, slope, -_BEYOND * ahead)
-            reached = (slope * (there - ground.x)).flatten(1).sum(dim=1) >= -ahead
+            reached = (slope * ground.scale * ground.units(there)).flatten(1).sum(dim=1) >= -ahead
             far.append(torch.where(reached, ground.far(there), float("inf")))
             walk.at = each(far[-1] < shortest, there, walk.at)
             shortest = torch.minimum(far[-1], shortest)
@@ -382,9 +382,9 @@ def _weighed(pull: Tensor, ground: Ground, radius: Tensor) -> Tensor:
     """
     import torch
 
-    way = torch.cat([(ground.high - ground.x).flatten(1), (ground.x - ground.low).flatten(1)], dim=1)
-    unit = torch.where(ground.free, ground.scale, 1.0).flatten(1).repeat(1, 2)
-    room = torch.minimum(way / unit, radius[:, None])
+    up = torch.ones_like(pull)
+    way = torch.cat([ground.room(ground.x, up).flatten(1), ground.room(ground.x, -up).flatten(1)], dim=1)
+    room = torch.minimum(way, radius[:, None])
     both = torch.cat([pull.flatten(1), -pull.flatten(1)], dim=1)
     weight = (both - both.amax(dim=1, keepdim=True)).clamp(min=_FAINTEST).exp()
     weight, order = weight.sort(dim=1, descending=True, stable=True)

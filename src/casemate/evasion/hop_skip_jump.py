@@ -20,6 +20,7 @@ from casemate.core.plugin import attack
 from casemate.core.rng import derive_seed, uniforms
 from casemate.engine.harness import wrong
 from casemate.engine.reach import Reach, reach_of
+from casemate.errors import BudgetExhausted
 from casemate.evasion import THREAT
 
 __all__ = ["HopSkipJumpOptions", "hop_skip_jump_attack"]
@@ -67,19 +68,23 @@ def hop_skip_jump_attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iter
     The paper's: both updates, B_t, delta_t, theta and the step sizes. Ours: the walk begins at the nearest of some rows
     of another class that lie in reach (the paper leaves this open) and at blends with noise where there is none, and
     whole-number features are probed by at least one step; from 32 free features on, l2's directions are those of points
-    in a cube, as the authors' code has them for linf, which are drawn faster and find the same. Categories stay,
-    relations hold. At most `queries` labels are asked for each sample, and some hundred more to learn the classes of
-    the rows it may begin at. Raises `BudgetExhausted` when the budget ends.
+    in a cube, as the authors' code has them for linf, since they are drawn faster. Categories stay, relations hold. At
+    most `queries` labels are asked for each sample, and some hundred more to learn the classes of the rows it may begin
+    at. Raises `BudgetExhausted` when the budget ends.
     """
     rows = np.flatnonzero(batch.y != goal.target) if goal.target is not None else np.arange(len(batch))
     walk = _Walk(case.the_model(), goal, lab.options, lab.seed, reach_of(goal.norm, np.inf, batch.x[rows], case.schema))
-    walk.enter(batch.y[rows], batch.sample_id[rows], _pool(case, lab))
-    yield from walk.claims(rows)
-    step = 0
-    while len(walk):
-        step += 1
-        walk.advance(step)
+    try:
+        walk.enter(batch.y[rows], batch.sample_id[rows], _pool(case, lab))
         yield from walk.claims(rows)
+        step = 0
+        while len(walk):
+            step += 1
+            walk.advance(step)
+            yield from walk.claims(rows)
+    except BudgetExhausted:
+        yield from walk.claims(rows)
+        raise
 
 
 def _pool(case: Case, lab: Lab) -> Array:
@@ -129,7 +134,7 @@ class _Walk:
             noise = low[open_] + span * (high[open_] - low[open_])
             open_ = self._try(open_, np.where(self.free, noise, self.reach.x[open_]))
         self._keep(np.isfinite(self.far))
-        self._bisect(np.arange(len(self)))
+        self._bisect(np.arange(len(self)), self.at)
 
     def claims(self, rows: Array) -> Iterator[Claim]:
         """What is better than was told before; samples leave that are near enough or have no queries left."""
@@ -145,16 +150,15 @@ class _Walk:
         """One round of Algorithm 2 for all samples: normal, geometric step, bisection."""
         normal = self._normal(step, self._probes(step))
         sizes = self.far / np.sqrt(step)
-        start, open_ = self.at.copy(), np.arange(len(self))
+        start, end, open_ = self.at.copy(), self.at.copy(), np.arange(len(self))
         for _ in range(_LARGEST_STEPS):
             if not len(open_):
                 break
             moved = self._settled(open_, self._moved(start[open_], normal[open_], sizes[open_]))
             hit = self._asked(open_, moved)
-            self.at[open_[hit]] = moved[hit]
+            end[open_[hit]] = moved[hit]
             open_, sizes = open_[~hit], sizes / 2
-        moved_rows = np.setdiff1d(np.arange(len(self)), open_)
-        self._bisect(moved_rows, keep=start)
+        self._bisect(np.setdiff1d(np.arange(len(self)), open_), end)
 
     def _keep(self, mask: Array) -> None:
         self.reach = self.reach.take(mask)
@@ -183,10 +187,7 @@ class _Walk:
         if not len(open_):
             return open_
         points = self._settled(open_, points)
-        hit = self._asked(open_, points)
-        self.at[open_[hit]] = points[hit]
-        self.far[open_[hit]] = self._distance(open_[hit], points[hit])
-        return np.asarray(open_[~hit])
+        return np.asarray(open_[~self._asked(open_, points)])
 
     def _settled(self, rows: Array, points: Array) -> Array:
         return self.reach.take(rows).settle(points)
@@ -195,33 +196,36 @@ class _Walk:
         return distance(self.goal.norm, self.reach.x[rows], points, self.reach.scale)
 
     def _asked(self, rows: Array, points: Array) -> Array:
-        """Whether each point (already settled) is on the other side; costs each of its samples one query."""
-        self.used[rows] += 1
-        return wrong(self.model, points, self.y[rows], target=self.goal.target)
+        """Whether each point (already settled) is on the other side; costs each of its samples one query.
 
-    def _bisect(self, rows: Array, keep: Array | None = None) -> None:
+        A sample goes at once to such a point that is no further than where it is: the budget may end with any call.
+        """
+        self.used[rows] += 1
+        hit = wrong(self.model, points, self.y[rows], target=self.goal.target)
+        self._go(rows[hit], points[hit])
+        return hit
+
+    def _go(self, rows: Array, points: Array) -> None:
+        gaps = self._distance(rows, points)
+        nearer = gaps <= self.far[rows]
+        self.at[rows[nearer]], self.far[rows[nearer]] = points[nearer], gaps[nearer]
+
+    def _bisect(self, rows: Array, end: Array) -> None:
         """Algorithm 1, BIN-SEARCH: the point of the segment (l2) or of the shrinking box (linf) next to the boundary.
 
-        `keep` is where the samples stood before their step; whoever did not come nearer goes back there.
+        `end` is a point on the other side for each sample; whoever comes no nearer from there stays where it is.
         """
-        before = self.far.copy()
+        end = end[rows]
         low = np.zeros(len(rows))
-        high = np.ones(len(rows)) if self.goal.norm is Norm.L2 else self._distance(rows, self.at[rows])
-        end, best = self.at[rows].copy(), self.at[rows].copy()
+        high = np.ones(len(rows)) if self.goal.norm is Norm.L2 else self._distance(rows, end)
         tolerance = np.full(len(rows), self.theta) if self.goal.norm is Norm.L2 else np.minimum(high, 1) * self.theta
         open_ = np.flatnonzero(high - low > tolerance)
         while len(open_):
             middle = (low[open_] + high[open_]) / 2
             points = self._settled(rows[open_], self._between(rows[open_], end[open_], middle))
             hit = self._asked(rows[open_], points)
-            best[open_[hit]] = points[hit]
             high[open_[hit]], low[open_[~hit]] = middle[hit], middle[~hit]
             open_ = open_[(high - low > tolerance)[open_] & (self.used[rows[open_]] < self.options.queries)]
-        gaps = self._distance(rows, best)
-        nearer = gaps <= before[rows] if keep is not None else np.ones(len(rows), dtype=bool)
-        self.at[rows[nearer]], self.far[rows[nearer]] = best[nearer], gaps[nearer]
-        if keep is not None:
-            self.at[rows[~nearer]] = keep[rows[~nearer]]
 
     def _between(self, rows: Array, end: Array, share: Array) -> Array:
         x = self.reach.x[rows].astype(np.float64)
@@ -262,7 +266,9 @@ class _Walk:
         sides = wrong(self.model, sent, np.repeat(self.y[rows], mine), target=self.goal.target)
         value[asked] = np.where(sides, 1, -1)
         self.used[rows] += mine
-        points -= self.at[rows][:, None]
+        at = self.at[rows]
+        self._notice(rows, points, value > 0, size)
+        points -= at[:, None]
         if self.unit.max() != 1 or self.unit.min() != 1:
             points /= self.unit.astype(moves.dtype)
         seen = np.nan_to_num(points, copy=False) if np.isnan(self.reach.x[rows]).any() else points
@@ -271,6 +277,19 @@ class _Walk:
         # one product a sample: its rounding must not depend on who shares the batch
         found = np.stack([w @ s.reshape(probes, -1) for w, s in zip(weight, seen, strict=True)])
         return self._scaled(found.reshape(len(rows), *self.shape).astype(np.float64))
+
+    def _notice(self, rows: Array, points: Array, hit: Array, size: Array) -> None:
+        """Go to the nearest of the probes `(n, b, ...)` that are a hit `(n, b)` within a finite eps: that is enough."""
+        if not np.isfinite(self.goal.eps):
+            return
+        # None is further from where its sample is than `size`, but for a step of a whole number, which may be missed.
+        for place in np.flatnonzero(hit.any(axis=1) & (self.far[rows] - size <= self.goal.eps)):
+            tried, row = points[place, hit[place]], rows[[place] * int(hit[place].sum())]
+            gaps = self._distance(row, tried)
+            best = [gaps.argmin()]
+            lawful = np.array_equal(self._settled(row[best], tried[best]), tried[best], equal_nan=True)
+            if lawful and gaps[best] <= self.goal.eps:
+                self._go(row[best], tried[best])
 
     def _around(self, rows: Array, moves: Array) -> Array:
         """The points `(n, b, ...)` that the moves lead to, inside the bounds; what is fixed or missing stays."""

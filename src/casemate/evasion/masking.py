@@ -21,7 +21,7 @@ from casemate.core.plugin import Plugin, probe
 from casemate.core.stats import clopper_pearson
 from casemate.engine.chance import drawn
 from casemate.engine.harness import batch_of, how_far, permitted, pursue, wrong
-from casemate.engine.masking import Look, inspect
+from casemate.engine.masking import Look, inspect, steady
 from casemate.engine.prepared import prepare
 from casemate.engine.reach import reach_of
 from casemate.errors import BudgetExhausted, ConfigError
@@ -161,7 +161,7 @@ def find_masking(case: Case, lab: Lab) -> Iterator[Evidence]:
 
     Each sign is a share of test rows that the model answers rightly, with a Clopper-Pearson interval. Five are read off
     one gradient and a few steps at each row (see `casemate.engine.masking`). Five are rows on which attacks in Linf
-    contradict each other, left out where answers are random: a margin breaks what a flat cross-entropy does not, one
+    contradict each other, but for rows with random answers: a margin breaks what a flat cross-entropy does not, one
     step what many do not, other starts what the first did not, scores what gradients do not; and gradients find nothing
     in a ball that holds a known wrong answer (on the way to a row of another class). The attacker knows the weights. A
     sign is judged at 5 % of the rows: where it stems from an attack, robust accuracy is that much too high. Errs low:
@@ -179,8 +179,10 @@ def find_masking(case: Case, lab: Lab) -> Iterator[Evidence]:
     radii = usual_eps(Norm.LINF, data.schema) if options.eps is None else [options.eps]
     trial = _Trial(case, batch_of(data.x, data.labels, data.sample_id), lab, max(radii))
     look = yield from trial.looked()
-    if look.random.any():
-        return  # of noise, a lucky attack and a better one look alike
+    if look.random.any():  # of noise, a lucky attack and a better one look alike
+        trial, look = trial.steadied(look)
+        if not len(trial.batch):
+            return
     for eps in sorted(radii, reverse=True):
         trial = replace(trial, eps=eps)
         by_ce, by_margin = trial.climbed()
@@ -240,6 +242,12 @@ class _Trial:
             method = "median of what a step along the gradient does over what the gradient says of it"
             yield _KEPT.measured(float(np.median(kept)), method=method, n=len(kept))
         return look
+
+    def steadied(self, look: Look) -> tuple[_Trial, Look]:
+        """The rows that get the same answer each time, and what was seen of them."""
+        prepared = prepare(self.case.the_model(), self.batch.x, self.lab.meter)
+        rows = ~look.random & steady(prepared, self.batch.x, seed=self.lab.seed_for("steady"))
+        return replace(self, batch=self.batch.take(np.flatnonzero(rows))), look.take(rows)
 
     def climbed(self) -> tuple[_Broken, _Broken]:
         """What APGD breaks within eps with cross-entropy; and with DLR of the rows that then stand.
@@ -319,7 +327,9 @@ class _Trial:
         lab = replace(self.lab, plugin=plugin.id, options=options, seed=seed)
         goal = Goal(Norm.LINF, self.eps if eps is None else eps)
         part = self.batch.take(picked)
-        if len(picked) and not pursue(plugin, self.case, part, goal, lab, ledger=ledger, rows=picked):
+        with drawn(seed, "masking", plugin.id):  # a row that is steady itself may have random neighbours
+            whole = not len(picked) or pursue(plugin, self.case, part, goal, lab, ledger=ledger, rows=picked)
+        if not whole:
             raise BudgetExhausted(
                 f"expected a budget for all attacks of evasion/masking on {len(self.batch)} samples, got one that "
                 f"ended in {plugin.id}: raise the budget, or ask for fewer samples, steps or queries"

@@ -17,23 +17,28 @@ from casemate.core.evidence import Direction, Evidence, Metric, Quantity, Scalar
 from casemate.core.exhibit import MOST
 from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab, Stored
-from casemate.core.metering import unmetered_case
-from casemate.core.model import ABSTAIN, Task
+from casemate.core.model import Task
 from casemate.core.plugin import probe
 from casemate.core.rng import uniforms
 from casemate.core.schema import FeatureKind, Schema
-from casemate.core.stats import clopper_pearson
 from casemate.engine.prepared import prepare
 from casemate.errors import ConfigError
 from casemate.evasion import THREAT
 from casemate.evasion._broken import before_after
-from casemate.evasion.universal import fitted_change, one_of_each, pixel_range, rows_apart, rows_of
+from casemate.evasion._one_for_all import (
+    answered,
+    fitted_change,
+    fooled_rows,
+    pixel_range,
+    rows_apart,
+    rows_of,
+    staying,
+)
 
 __all__ = ["PatchOptions", "cover_with_patch"]
 
 Array = NDArray[Any]
 
-_BATCH = 64
 _STEP = 0.1  # of the range of a pixel, the first step; they shrink to nothing along a cosine
 
 KEPT = Metric(
@@ -159,18 +164,15 @@ def _lawful(patch: Array, schema: Schema) -> Array:
 
 def _judged(case: Case, kept: Stored, lab: Lab) -> dict[str, Any]:
     """What the model as the user gave it says of the pictures as they are, with the patch, a grey and a random one."""
-    data, patch = case.data("test"), np.asarray(kept["patch"])
-    rows = rows_of(data, np.asarray(kept["sample_id"]))
-    low, high = float(kept["low"]), float(kept["high"])
-    labels: dict[str, list[Array]] = {"clean": [], "patched": [], "grey": [], "noise": []}
-    for first in range(0, len(rows), _BATCH):
-        part = data.take(rows[first : first + _BATCH])
+    patch, low, high = np.asarray(kept["patch"]), float(kept["low"]), float(kept["high"])
+
+    def views(part: Data) -> dict[str, Array]:
         noise = low + (high - low) * uniforms(lab.seed, "patch noise", part.sample_id, patch.shape)
-        covers = {"patched": patch, "grey": _lawful(np.full_like(patch, (low + high) / 2), data.schema)}
-        labels["clean"].append(np.asarray(case.the_model().labels(part.x)))
-        for name, cover in {**covers, "noise": _lawful(noise, data.schema)}.items():
-            labels[name].append(np.asarray(case.the_model().labels(_covered(part, cover, lab))))
-    return {**kept, "y": data.labels[rows], **{name: np.concatenate(parts) for name, parts in labels.items()}}
+        grey = np.full_like(patch, (low + high) / 2)
+        covers = {"patched": patch, "grey": _lawful(grey, part.schema), "noise": _lawful(noise, part.schema)}
+        return {name: _covered(part, cover, lab) for name, cover in covers.items()}
+
+    return answered(case, kept, views)
 
 
 def _covered(part: Data, cover: Array, lab: Lab) -> Array:
@@ -182,9 +184,8 @@ def _covered(part: Data, cover: Array, lab: Lab) -> Array:
 
 def _measured(kept: Stored, name: str, lab: Lab) -> Iterator[Evidence]:
     digest = lab.keep(name, kept)
-    y, clean = np.asarray(kept["y"]), np.asarray(kept["clean"])
-    right, side = clean == y, np.asarray(kept["patch"]).shape[-1]
-    if not right.any():
+    y, side = np.asarray(kept["y"]), np.asarray(kept["patch"]).shape[-1]
+    if not (np.asarray(kept["clean"]) == y).any():
         return
     common: dict[str, Any] = {
         "at": dict[str, Scalar](share=float(kept["share"])),
@@ -193,20 +194,16 @@ def _measured(kept: Stored, name: str, lab: Lab) -> Iterator[Evidence]:
         f"{kept['source']}; of those answered rightly",
     }
     for metric, cover in ((KEPT, "patched"), (GREY, "grey"), (NOISE, "noise")):
-        labels = np.asarray(kept[cover])
-        stays = int((right & ((labels == y) | (labels == ABSTAIN))).sum())
-        yield metric.measured(clopper_pearson(stays, int(right.sum())), **common)
+        yield metric.measured(staying(kept, cover), **common)
 
 
 def _show(case: Case, kept: Stored, place: int, lab: Lab) -> None:
     """Some rows that the patch fools."""
-    model, data = unmetered_case(case).the_model(), case.data("test")  # an exhibit is no measurement
-    y, clean, patched = (np.asarray(kept[key]) for key in ("y", "clean", "patched"))
-    chosen = one_of_each(np.flatnonzero((clean == y) & (patched != y) & (patched != ABSTAIN)), y)[:MOST]
+    data, chosen = case.data("test"), fooled_rows(kept, "patched", MOST)
     if not len(chosen):
         return
     part = data.take(rows_of(data, np.asarray(kept["sample_id"])[chosen]))
     after = _covered(part, np.asarray(kept["patch"]), lab)
-    now = np.asarray(model.labels(after))
+    was, now = (np.asarray(kept[name])[chosen] for name in ("y", "patched"))
     caption = f"one patch for all, {float(kept['share']):.0%} of the picture, at random places: rows that it fools"
-    lab.show(f"patch-{place}", before_after(case, part.x, after, was=y[chosen], now=now, about="", caption=caption))
+    lab.show(f"patch-{place}", before_after(case, part.x, after, was=was, now=now, about="", caption=caption))

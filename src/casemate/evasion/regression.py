@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +16,15 @@ from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab, Stored
 from casemate.core.metering import observed
 from casemate.core.model import Task
-from casemate.core.norms import Norm, distance
+from casemate.core.norms import Norm
 from casemate.core.plugin import probe
-from casemate.core.rng import normals, signs, uniforms
-from casemate.core.stats import Interval, bootstrap_interval
-from casemate.engine.ground import Ground, each, ground_of, size, spread, tiny
-from casemate.engine.harness import how_far, permitted
-from casemate.engine.prepared import Prepared, prepare
-from casemate.engine.reach import Reach, reach_of
-from casemate.errors import BudgetExhausted, ConfigError
+from casemate.core.stats import Interval, bootstrap_interval, clopper_pearson
+from casemate.engine.harness import answers_at_random, how_far, permitted
+from casemate.engine.reach import reach_of
+from casemate.errors import BudgetExhausted, ConfigError, Unavailable
 from casemate.evasion import THREAT
-from casemate.evasion.search import share
+from casemate.evasion._extremes import Best, Extremes
+from casemate.evasion._one_for_all import rows_of
 from casemate.evasion.standard import usual_eps
 
 __all__ = ["RegressionOptions", "measure_worst_error"]
@@ -42,6 +40,7 @@ _SAME = 1e-6  # relative: what a replay may differ by, since other rows shared t
 _ERROR = Metric("evasion.worst_error", Quantity.NOTE, Direction.TOO_LOW, unit="of the target")
 _CHANGE = Metric("evasion.worst_change", Quantity.NOTE, Direction.TOO_LOW, unit="of the target")
 _CLEAN = Metric("evasion.clean_error", Quantity.NOTE, Direction.EXACT, unit="of the target")
+_NO_NUMBER = Metric("evasion.no_number", Quantity.NOTE, Direction.TOO_LOW)
 _COST = Metric("evasion.regression_propagations", Quantity.NOTE, Direction.EXACT, unit="samples")
 
 
@@ -60,18 +59,9 @@ class RegressionOptions:
 
 
 def _replayed(case: Case, arrays: Mapping[str, Stored], lab: Lab) -> Iterator[Evidence]:
-    """The same evidence from kept witnesses, which the model answers again."""
+    """The same evidence from kept witnesses: only their places are believed, all else comes from data and model."""
     for name in sorted(arrays):
-        kept, model = dict(arrays[name]), case.the_model()
-        for side in ("high", "low"):
-            now = np.array(kept[side], dtype=np.float64)
-            for column in range(now.shape[1]):
-                told = now[:, column].copy()
-                now[:, column] = model.labels(np.asarray(kept[f"{side}_x"])[:, column])
-                same = np.isclose(now[:, column], told, rtol=_SAME, atol=_SAME * float(np.abs(told).max(initial=0)))
-                now[same, column] = told[same]
-            kept[side] = now
-        yield from _evidence(kept, case, lab, files=())
+        yield from _evidence(_measured_again(case, arrays[name]), case, lab, files=())
 
 
 @probe(
@@ -82,7 +72,7 @@ def _replayed(case: Case, arrays: Mapping[str, Stored], lab: Lab) -> Iterator[Ev
     needs={Facet.LABELS, Facet.TEST},
     kinds={DataKind.IMAGE, DataKind.TABLE},
     cost=Cost.EXPENSIVE,
-    metrics=(_ERROR, _CHANGE, _CLEAN, _COST),
+    metrics=(_ERROR, _CHANGE, _CLEAN, _NO_NUMBER, _COST),
     options=RegressionOptions,
     profiles={
         Profile.QUICK: {"samples": 128, "queries": 60},
@@ -95,21 +85,32 @@ def measure_worst_error(case: Case, lab: Lab) -> Iterator[Evidence]:
 
     For each test row and eps the largest and smallest f(x') found with ||(x' - x) / scale|| <= eps inside the bounds;
     the worse of both is its error. Mean, median and 0.9 quantile over the rows, beside the clean |f(x) - y|. Errs too
-    low: a stronger attack finds more. Of a linear model linf is exact up to rounding, where no feature is whole or in a
-    relation. The attacker knows the weights where the model gives gradients, and else asks for values; categories stay.
-    Rows whose own answer or target is no number are left out. There is no severity: whether an error matters is for a
-    gate in units of the target.
+    low: a stronger attack finds more. Of a linear model linf is exact up to rounding where no feature is whole or in a
+    relation, if it has gradients or `queries` are more than twice its changeable features. The attacker knows the
+    weights where the model gives gradients, and else asks for values; categories stay. An answer that is infinite or
+    NaN is worse than any number, and no mean can hold it: the share of rows that have one within eps (eps 0: as they
+    are) is a measurement of its own. Such rows count elsewhere with the worst number found, and not at all where their
+    own answer is none; rows without a target are left out. There is no severity: whether an error matters is for a gate
+    in units of the target.
 
-    Raises `ConfigError` for options that do not fit, `BudgetExhausted`.
+    Raises `ConfigError` for options that do not fit, `Unavailable` for a model that answers at random (the largest of
+    many draws is luck, not an attack) or without any target, `BudgetExhausted`.
     """
     if case.the_model().task is not Task.REGRESSION:
         return
     data, options = case.data("test"), lab.options
     if options.samples < 1 or options.steps < 1:
         raise ConfigError("expected samples >= 1 and steps >= 1 for evasion/regression, got less: ask for at least one")
-    rows = np.arange(len(data))
-    if len(data) > options.samples:
-        rows = np.sort(lab.rows_rng("rows").permutation(len(data))[: options.samples])
+    if answers_at_random(case):
+        raise Unavailable(
+            "expected a regressor that answers a sample the same each time, got one that answers at random: audit it "
+            "with its seed fixed, or the mean of its answers"
+        )
+    rows = np.flatnonzero(np.isfinite(np.asarray(data.labels, dtype=np.float64)))
+    if not len(rows):
+        raise Unavailable("expected test rows whose target is a number, got none: mend the targets")
+    if len(rows) > options.samples:
+        rows = rows[np.sort(lab.rows_rng("rows").permutation(len(rows))[: options.samples])]
     unfinished = 0
     for norm in _norms(options):
         eps = _radii(options, norm, case)
@@ -143,171 +144,115 @@ def _radii(options: RegressionOptions, norm: Norm, case: Case) -> Array:
     return radii
 
 
-@dataclass(slots=True)
-class _Best:
-    """The largest (`way` 1) or smallest (-1) answer found to each sample so far, and where."""
-
-    way: int
-    value: Array
-    x: Array
-
-    def join(self, value: Array, x: Array) -> None:
-        with np.errstate(invalid="ignore"):
-            better = np.isfinite(value) & (self.way * value > self.way * self.value)
-        self.value = np.where(better, value, self.value)
-        self.x = np.where(better.reshape(-1, *(1,) * (x.ndim - 1)), x, self.x)
-
-
 def _shard(case: Case, item: Stored, lab: Lab) -> Stored:
     """All eps on some rows, the smallest first: what is found in a smaller ball is in every larger one."""
     data = case.data("test").take(item["rows"])
-    judge = observed(case.the_model(), lab.meter)
-    clean = np.asarray(judge.labels(data.x), dtype=np.float64)
-    known = np.flatnonzero(np.isfinite(clean) & np.isfinite(np.asarray(data.labels, dtype=np.float64)))
-    data, clean = data.take(known), clean[known]
-    bests = {way: _Best(way, clean, data.x) for way in _WAYS}
+    clean = np.asarray(observed(case.the_model(), lab.meter).labels(data.x), dtype=np.float64)
+    known = np.isfinite(clean)
+    x, ids, clean = data.x[known], data.sample_id[known], clean[known]
+    odd = [(data.sample_id[~known], 0.0, data.x[~known])]
+    bests = {way: Best(way, clean, x) for way in _WAYS}
     found: dict[str, list[Array]] = {name: [] for name in ("high", "low", "high_x", "low_x", "unfinished")}
     whole = True
     for eps in np.asarray(item["eps"]).tolist():
-        reach = reach_of(Norm(item["norm"]), eps, data.x, data.schema)
-        task = _Task(case, reach, data.sample_id, lab)
+        task = Extremes(case, reach_of(Norm(item["norm"]), eps, x, data.schema), ids, lab)
         try:
-            for way in _WAYS if whole and len(known) else ():
+            for way in _WAYS if whole and len(x) else ():
                 task.search(bests[way])
         except BudgetExhausted:
             whole = False
         for side, way in zip(("high", "low"), _WAYS, strict=True):
-            found[side].append(bests[way].value)
-            found[f"{side}_x"].append(bests[way].x)
-        found["unfinished"].append(np.full(len(known), not whole))
+            best = bests[way]
+            found[side].append(best.value)
+            found[f"{side}_x"].append(best.x)
+            odd.append((ids[best.odd], eps, best.odd_x[best.odd]))
+        found["unfinished"].append(np.full(len(x), not whole))
     joined = {name: np.stack(pile, axis=1) for name, pile in found.items()}
     return {
-        "sample_id": data.sample_id, "y": data.labels, "clean": clean, **joined,
+        "sample_id": ids, "y": data.labels[known], "clean": clean, **joined, **_first(odd),
         "spent": lab.meter.spent.propagations,
     }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """One search: the samples of a reach, and whom to ask."""
-
-    case: Case
-    reach: Reach
-    ids: Array
-    lab: Lab
-
-    def search(self, best: _Best) -> None:
-        """By gradients where there are any, then by values; `best` keeps what was found when the budget ends."""
-        if self.case.the_model().module is not None:
-            self._climb(best)
-        self._ask(best)
-
-    def _measure(self, best: _Best, points: Array, *, paid: bool) -> None:
-        """Only what the user's model answers to a permitted point inside the ball counts."""
-        model = self.case.the_model() if paid else observed(self.case.the_model(), self.lab.meter)
-        value = np.asarray(model.labels(points), dtype=np.float64)
-        schema = self.case.schema
-        inside = how_far(self.reach.norm, self.reach.x, points, schema) <= self.reach.eps * (1 + 1e-6)
-        lawful = inside if schema is None else inside & permitted(schema, self.reach.x, points)
-        best.join(np.where(lawful, value, np.nan), points)
-
-    def _climb(self, best: _Best) -> None:
-        prepared = prepare(self.case.the_model(), self.reach.x, self.lab.meter, seed=self.lab.seed_for("draws"))
-        ground = ground_of(prepared, self.reach)
-        for start in (best.x, self._corner(best.way)):
-            points = self.reach.settle(_ascended(prepared, ground, start, way=best.way, steps=self.lab.options.steps))
-            self._measure(best, points, paid=False)
-
-    def _corner(self, way: int) -> Array:
-        up = signs(self.lab.seed, ("regression corner", way), self.ids, self.reach.x.shape[1:]) > 0
-        return self.reach.settle(np.where(up, self.reach.high, self.reach.low))
-
-    def _ask(self, best: _Best) -> None:
-        queries = self.lab.options.queries
-        free = int(np.prod(self.reach.x.shape[1:]))
-        if 4 * free <= queries:
-            self._measure(best, self._along_slopes(best), paid=True)
-            queries -= 2 * free + 1
-        for query in range(1, queries + 1):
-            self._measure(best, self._proposal(query, best), paid=True)
-
-    def _along_slopes(self, best: _Best) -> Array:
-        """The point that is best for a linear function with the slopes between both ends of each feature's range."""
-        reach = self.reach
-        slope = np.zeros(reach.x.shape)
-        for place in np.ndindex(*reach.x.shape[1:]):
-            ends = []
-            for edge in (reach.high, reach.low):
-                point = np.array(reach.x)
-                point[(slice(None), *place)] = edge[(slice(None), *place)]
-                point = reach.settle(point)
-                ends.append(np.asarray(self.case.the_model().labels(point), dtype=np.float64))
-                best.join(ends[-1], point)
-            slope[(slice(None), *place)] = np.nan_to_num(ends[0] - ends[1])
-        gap = (reach.high.astype(np.float64) - reach.low) / np.where(reach.scale > 0, reach.scale, 1.0)
-        slope = best.way * np.where(gap > 0, slope / np.where(gap > 0, gap, 1.0), 0.0)
-        if reach.norm is Norm.LINF:
-            return reach.settle(np.where(slope > 0, reach.high, np.where(slope < 0, reach.low, reach.x)))
-        length = np.sqrt((slope**2).reshape(len(slope), -1).sum(1)).reshape(-1, *(1,) * (slope.ndim - 1))
-        return reach.settle(reach.x + reach.eps * reach.scale * slope / np.where(length > 0, length, 1.0))
-
-    def _proposal(self, query: int, best: _Best) -> Array:
-        """A block of features anew: at an edge, inside or back; fewer of them as the search goes on."""
-        reach, seed, name = self.reach, self.lab.seed, ("regression", best.way, query)
-        shape = reach.x.shape[1:]
-        part = share(query, max(self.lab.options.queries, 1), 0.8)
-        chosen = uniforms(seed, (*name, "block"), self.ids, shape)
-        block = chosen <= np.maximum(chosen.reshape(len(chosen), -1).min(axis=1).reshape(-1, *(1,) * len(shape)), part)
-        way = uniforms(seed, (*name, "way"), self.ids).reshape(-1, *(1,) * len(shape))
-        if reach.norm is Norm.LINF:
-            place = uniforms(seed, (*name, "place"), self.ids, shape)
-            edge = np.where(place < 0.5, reach.low, reach.high)
-            within = reach.low + place * (reach.high - reach.low)
-            new = np.where(way < 0.5, edge, np.where(way < 0.75, within, reach.x))
-            return reach.settle(np.where(block, new, best.x))
-        unit = np.where(reach.scale > 0, reach.scale, 1.0)
-        draw = normals(seed, (*name, "direction"), self.ids, shape) * reach.eps
-        step = np.where(block, np.where(way < 0.75, draw, 0.0), np.nan_to_num((best.x - reach.x) / unit))
-        far = distance(reach.norm, np.zeros_like(step), step, np.ones_like(step[0]))
-        onto = np.where(far > 0, reach.eps / np.where(far > 0, far, 1.0), 0.0).reshape(-1, *(1,) * len(shape))
-        return reach.settle(reach.x + onto * step * reach.scale)
+def _first(odd: Sequence[tuple[Array, Any, Array]]) -> dict[str, Array]:
+    """Of each sample with an answer that is no number the smallest eps at which it was met, and where, `(k, ...)`."""
+    ids, points = (np.concatenate([item[place] for item in odd]) for place in (0, 2))
+    eps = np.concatenate([np.full(len(item[0]), item[1], dtype=np.float64) for item in odd])
+    first = np.unique(ids, return_index=True)[1]
+    return {"odd_id": ids[first], "odd_eps": eps[first], "odd_x": points[first]}
 
 
-def _ascended(prepared: Prepared, ground: Ground, start: Array, *, way: int, steps: int) -> Array:
-    """The best iterate `(m, ...)` of `steps` steps up `way * f`, whose length falls from 2 eps as a cosine."""
-    import torch
+def _measured_again(case: Case, kept: Stored) -> dict[str, Any]:
+    """What the data and the model say of the kept points today.
 
-    at = best = ground.box(prepared.tensor(start))
-    top = torch.full((len(at),), -torch.inf, dtype=at.dtype, device=at.device)
-    eps = ground.reach.eps
-    for step in range(steps):
-        points = ground.snapped(at)
-        _, value, slope = prepared.gradient(points, lambda z: way * z[:, 0])
-        better = value > top
-        best, top = each(better, points, best), torch.where(better, value, top)
-        slope = slope * ground.scale
-        unit = slope.sign() if ground.norm is Norm.LINF else slope / spread(size(Norm.L2, slope), slope).clamp(tiny(at))
-        eta = eps * (1 + np.cos(np.pi * step / steps))
-        at = ground.inside(at + eta * ground.scale * unit, eps)
-    value = way * prepared.logits(ground.snapped(at))[:, 0]
-    return np.asarray(each(value > top, ground.snapped(at), best).cpu().numpy())
+    Instead of a witness outside its ball or the schema, or whose answer is no number, the sample itself counts.
+    """
+    data, norm, eps = case.data("test"), Norm(str(kept["norm"])), np.asarray(kept["eps"]).tolist()
+    rows = rows_of(data, np.asarray(kept["sample_id"]))
+    x = data.x[rows]
+    clean = _answers(case, x, kept["clean"])
+    again: dict[str, Any] = {"sample_id": data.sample_id[rows], "y": data.labels[rows], "clean": clean}
+    for side, extreme in (("high", np.fmax), ("low", np.fmin)):
+        told, witness = np.array(kept[side], dtype=np.float64), np.asarray(kept[f"{side}_x"]).astype(x.dtype)
+        for column, radius in enumerate(eps):
+            now = _answers(case, _lawful(case, norm, x, witness[:, column], radius), told[:, column])
+            told[:, column] = extreme(np.where(np.isfinite(now), now, clean), clean)
+        again[side] = told
+    known = np.isfinite(clean)
+    odd, radii = rows_of(data, np.asarray(kept["odd_id"])), np.asarray(kept["odd_eps"])
+    points = _lawful(case, norm, data.x[odd], np.asarray(kept["odd_x"]).astype(x.dtype), radii)
+    still = ~np.isfinite(_answers(case, points, np.zeros(len(odd))))
+    lost = data.sample_id[rows[~known]], 0.0, x[~known]
+    met = data.sample_id[odd[still]], radii[still], points[still]
+    return {**kept, **{name: value[known] for name, value in again.items()}, **_first([lost, met])}
+
+
+def _answers(case: Case, points: Array, told: Any) -> Array:
+    """The answers of today, `(n,)`; what was told where the two differ by rounding alone."""
+    if not len(points):
+        return np.zeros(0)
+    now, told = np.asarray(case.the_model().labels(points), dtype=np.float64), np.asarray(told, dtype=np.float64)
+    size = float(np.abs(now[np.isfinite(now)]).max(initial=0))  # of these, not of what is told
+    return np.where(np.isclose(now, told, rtol=_SAME, atol=_SAME * size), told, now)
+
+
+def _lawful(case: Case, norm: Norm, x: Array, points: Array, eps: Any) -> Array:
+    """The points `(n, ...)`; the sample itself for one further than `eps`, one or `(n,)`, or that breaks the schema."""
+    schema = case.data("test").schema
+    near = how_far(norm, x, points, schema) <= np.asarray(eps) * (1 + _SAME)
+    good = near & permitted(schema, x, points)
+    return np.where(good.reshape(-1, *(1,) * (x.ndim - 1)), points, x)
 
 
 def _evidence(kept: Mapping[str, Any], case: Case, lab: Lab, *, files: tuple[str, ...]) -> Iterator[Evidence]:
     y, clean = (np.asarray(kept[name], dtype=np.float64) for name in ("y", "clean"))
-    norm, n = str(kept["norm"]), len(y)
-    method = f"{n:,} of {len(case.data('test')):,} test rows"
-    if not n:
-        return
-    yield from _summaries(_CLEAN, np.abs(clean - y), {"norm": norm}, lab, method=method, files=files)
+    odd, norm, n = np.asarray(kept["odd_eps"], dtype=np.float64), str(kept["norm"]), len(y)
+    silent, every = int((odd == 0).sum()), _told_rows(case)
+    method = f"{n:,} of {every}" + (f"; {silent:,} more have no number as their own answer" if silent else "")
+    if n:
+        yield from _summaries(_CLEAN, np.abs(clean - y), {"norm": norm}, lab, method=method, files=files)
     for column, eps in enumerate(np.asarray(kept["eps"]).tolist()):
-        sides = [np.asarray(kept[side], dtype=np.float64)[:, column] for side in ("high", "low")]
         at: dict[str, Scalar] = {"norm": norm, "eps": eps}
+        count = int((odd <= eps).sum())
+        rate = clopper_pearson(count, n + silent)
+        yield _NO_NUMBER.measured(rate, method=f"{n + silent:,} of {every}", about=norm, at=at, files=files)
+        if not n:
+            continue
+        told = method
+        if count > silent:
+            told += f"; of {count - silent:,} an answer is no number, and the worst that is one counts"
+        sides = [np.asarray(kept[side], dtype=np.float64)[:, column] for side in ("high", "low")]
         for metric, other in ((_ERROR, y), (_CHANGE, clean)):
             worst = np.max([np.abs(side - other) for side in sides], axis=0)
-            yield from _summaries(metric, worst, at, lab, method=method, files=files)
+            yield from _summaries(metric, worst, at, lab, method=told, files=files)
     cost: dict[str, Scalar] = {"norm": norm}
     yield _COST.measured(int(kept["spent"]), method="counted", n=n, about=norm, at=cost, files=files)
+
+
+def _told_rows(case: Case) -> str:
+    target = np.asarray(case.data("test").labels, dtype=np.float64)
+    lost = int((~np.isfinite(target)).sum())
+    return f"{len(target):,} test rows" + (f" ({lost:,} without a target)" if lost else "")
 
 
 def _summaries(

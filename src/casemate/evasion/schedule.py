@@ -14,10 +14,11 @@ from casemate.core.bracket import Batch, Claim, Goal, Ledger
 from casemate.core.case import Case
 from casemate.core.facets import Cost, DataKind, Facet, PluginKind, Profile
 from casemate.core.lab import Lab
-from casemate.core.metering import observed
+from casemate.core.metering import unmetered
 from casemate.core.norms import Norm
 from casemate.core.planner import applicable
 from casemate.core.plugin import Plugin
+from casemate.engine.chance import drawn
 from casemate.engine.harness import pursue, wrong
 from casemate.engine.reach import reach_of
 from casemate.errors import BudgetExhausted, Unavailable
@@ -32,8 +33,11 @@ _HALVINGS = 6  # of the way from a sample to its witness, before the next smalle
 _LAST_HALVINGS = 4  # and when all attacks are done
 _DOUBTED = 4  # certified samples of each job
 _ALARM = 4  # samples of each job that an attack tries first that sees less than another one before it
-_MANY = 4  # eps: with more, most rows are near the edge of some ball, and each would be started again at full length
-_LOST = 1  # samples of each job and eps that stood in a larger ball and are attacked once more
+_MANY = 4  # eps: with more, most rows are near the edge of some ball, and are started again a third as often
+_SECOND = 3  # an alarm that was silent in a larger ball has so many times fewer queries
+_BRINK = 0.12  # of its lead: who has less left where the attacks came nearest is looked at for a closer point
+_NEAR = 0.25  # and who has less than that, if one of the others has one
+_LOST = 1  # samples of each job and eps that stood in a larger ball and are attacked all the same
 
 
 def stages_for(case: Case, norm: Norm, lab: Lab) -> tuple[list[Plugin], list[Plugin]]:
@@ -88,27 +92,25 @@ class Schedule:
         for eps in radii:  # some certified rows are attacked: a false certificate meets its contradiction
             doubted = np.flatnonzero(~self.ledger.broken(eps) & (self.ledger.lower > eps))[:_DOUBTED]
             whole = whole and all(self._pursued(p, Goal(self.ledger.norm, eps), doubted) for p in self._in_a_ball[:1])
-        return self._in_balls([p for p in self._in_a_ball if self._opens(p)], radii, whole=whole, spare=False)
+        return self._in_balls([p for p in self._in_a_ball if self._opens(p)], radii, whole=whole)
 
     def pressed(self, radii: Sequence[float]) -> NDArray[np.bool_]:
         """All other attacks: in each ball from the largest down, then those that look for the nearest point.
 
         Returns what `opened` does.
         """
-        unfinished = self._in_balls([p for p in self._in_a_ball if not self._opens(p)], radii, whole=True, spare=True)
-        if not unfinished.any() and not self._closest(radii):
+        unfinished = self._in_balls([p for p in self._in_a_ball if not self._opens(p)], radii, whole=True)
+        if unfinished.any() or not self._closest(radii):
             for column, eps in enumerate(radii):
                 unfinished[self._open(eps), column] = True
         return unfinished
 
-    def _in_balls(
-        self, plugins: Sequence[Plugin], radii: Sequence[float], *, whole: bool, spare: bool
-    ) -> NDArray[np.bool_]:
-        """Some attacks in each ball, the largest first; who stood in one may be `spare`d those within."""
+    def _in_balls(self, plugins: Sequence[Plugin], radii: Sequence[float], *, whole: bool) -> NDArray[np.bool_]:
+        """Some attacks in each ball, the largest first; who stood in one is spared those within."""
         unfinished = np.zeros((len(self.batch), len(radii)), dtype=bool)
-        stood = np.zeros(len(self.batch), dtype=bool)
+        stood, calm = np.zeros(len(self.batch), dtype=bool), set[int]()
         for column, eps in reversed(list(enumerate(radii))):
-            whole = whole and self._within(plugins, eps, stood, spare=spare)
+            whole = whole and self._within(plugins, eps, stood, calm)
             open_ = self._open(eps)
             if whole:
                 stood[open_] = True
@@ -131,62 +133,61 @@ class Schedule:
         """How sure the model is of each sample, `(n,)`: the lead of the true class; 0 where it gives labels alone."""
         if not self.case.offers & {Facet.LOGITS, Facet.SCORES} or self.case.kind is DataKind.TEXT:
             return np.zeros(len(self.batch))
-        model = observed(self.case.the_model(), self.lab.meter)
-        return margins(model, self.batch.x, self.batch.y, None)[0]
+        self.lab.meter.observe(len(self.batch))
+        with drawn(self.lab.seed, "lead"):
+            return margins(unmetered(self.case.the_model()), self.batch.x, self.batch.y, None)[0]
 
     def _open(self, eps: float) -> Array:
         """The rows that nobody has broken at eps and nobody has certified for it; a bound of eps itself is none yet."""
         return np.flatnonzero(~self.ledger.broken(eps) & (self.ledger.lower <= eps))
 
-    def _within(self, plugins: Sequence[Plugin], eps: float, stood: Array, *, spare: bool) -> bool:
+    def _within(self, plugins: Sequence[Plugin], eps: float, stood: Array, calm: set[int]) -> bool:
         """Some attacks in a ball on the rows that it can still change; whether they came to their ends.
 
         The largest eps comes first: what `stood (n,)` against all of them there stands within every smaller one, so
-        that a row pays for one failing run. The least sure of these are attacked all the same: where one breaks, the
-        attacks get lost in large balls (a model that hides its gradients), and all are. Where they do not `spare` it
-        they look at the others with fewer steps: in balls larger than a net was trained for, some samples are missed
-        that fall in smaller ones. Who broke in a larger ball is first drawn closer.
+        that a row pays for one failing run. The likeliest of these are attacked all the same: where one breaks, the
+        attacks get lost in large balls (a model that hides its gradients), and all are. Who broke in a larger ball is
+        first drawn closer. Alarms that were `calm` in a larger ball are asked briefly.
         """
         self._come_closer(within=eps)
-        again = self._surest_targets(np.flatnonzero(stood & ~self.ledger.broken(eps)), _LOST)
+        again = self._likeliest(np.flatnonzero(stood & ~self.ledger.broken(eps)), _LOST)
         silent: set[int] = set()
         for plugin in plugins:
             rows = self._open(eps)
-            seen, rows = rows[stood[rows]], np.union1d(rows[~stood[rows]], again)
-            if not self._tried(plugin, Goal(self.ledger.norm, eps), rows, silent=silent):
+            rows = np.union1d(rows[~stood[rows]], again)
+            goal, brief = Goal(self.ledger.norm, eps), _sight(plugin) in calm
+            if self._sees_less(plugin):
+                whole = self._alarm(plugin, goal, rows, within=[eps], silent=silent, brief=brief)
+            else:
+                whole = self._pursued(plugin, goal, rows)
+            if not whole:
                 return False
             if self.ledger.broken(eps)[again].any():
                 stood[:] = False
-                return self._within(plugins, eps, stood, spare=spare)
-            if not spare and not self._pursued(
-                plugin, Goal(self.ledger.norm, eps), np.setdiff1d(seen, again), brief=True
-            ):
-                return False
+                return self._within(plugins, eps, stood, calm)
+        calm |= silent
         return True
 
     def _closest(self, radii: Sequence[float]) -> bool:
         """The minimum-norm attacks, once for all eps, on what they can still change; whether they came to their ends.
 
-        One that sees gradients seldom breaks what gradients have not broken in balls. With `distances` those with
-        gradients or scores look at every sample.
+        One that sees gradients seldom breaks what gradients have not broken in balls: there it is an alarm, and looks
+        no further than at those that came `near`. With `distances` those with gradients or scores look at every sample.
         """
         goal, silent = Goal(self.ledger.norm, float("inf")), set[int]()
         in_balls = any(_sight(plugin) == 0 for plugin in self._in_a_ball)
         for plugin in (p for p in self.attacks if p.minimum_norm):
             if self.lab.options.distances and (_sight(plugin) < 2 or self.case.kind is DataKind.TEXT):
                 whole = self._pursued(plugin, goal, np.flatnonzero(self.ledger.upper > 0))
-            elif self._sees_less(plugin) or (_sight(plugin) == 0 and in_balls):
-                whole = self._alarm(plugin, goal, self._open(radii[-1]), within=radii[-1], silent=silent)
+            elif self._sees_less(plugin):
+                whole = self._alarm(plugin, goal, self._open(radii[-1]), within=radii, silent=silent)
+            elif in_balls:
+                whole = self._alarm(plugin, goal, self._near(radii[0]), within=radii, silent=silent)
             else:
                 whole = self._pursued(plugin, goal, np.flatnonzero(self.ledger.upper > radii[0]))
             if not whole:
                 return False
         return True
-
-    def _tried(self, plugin: Plugin, goal: Goal, rows: Array, *, silent: set[int]) -> bool:
-        if self._sees_less(plugin):
-            return self._alarm(plugin, goal, rows, within=goal.eps, silent=silent)
-        return self._pursued(plugin, goal, rows)
 
     def _sees_less(self, plugin: Plugin) -> bool:
         """Whether an attack sees less than one of the others: it is weaker, unless what those see leads astray.
@@ -195,27 +196,50 @@ class Schedule:
         """
         return any(_sight(other) < _sight(plugin) and Facet.SURROGATES not in other.needs for other in self.attacks)
 
-    def _alarm(self, plugin: Plugin, goal: Goal, rows: Array, *, within: float, silent: set[int]) -> bool:
-        """An attack on a few of the rows, and on the others only if it breaks one of these.
+    def _alarm(
+        self,
+        plugin: Plugin,
+        goal: Goal,
+        rows: Array,
+        *,
+        within: Sequence[float],
+        silent: set[int],
+        brief: bool = False,
+    ) -> bool:
+        """An attack on a few of the rows, and on the others only if it breaks one of these `within` a new eps.
 
-        If it does not, other attacks that see as much are not tried: `silent` has what they see.
+        One that sees gradients, and is not expensive, looks at all that came near. If it breaks none, other attacks
+        that see as much are not tried: `silent` has what they see.
         """
-        if _sight(plugin) in silent:
+        if _sight(plugin) in silent or not len(rows):
             return True
-        few = self._surest_targets(rows, _ALARM)
-        if not self._pursued(plugin, goal, few):
+        few = self._likeliest(rows, _ALARM)
+        if self._opens(plugin):
+            few = np.union1d(few, rows[self._left[rows] <= _BRINK])
+        before = [self.ledger.broken(eps)[few].sum() for eps in within]
+        if not self._pursued(plugin, goal, few, brief=brief):
             return False
-        if self.ledger.broken(within)[few].any():
+        if any(self.ledger.broken(eps)[few].sum() > known for eps, known in zip(within, before, strict=True)):
             return self._pursued(plugin, goal, np.setdiff1d(rows, few))
         silent.add(_sight(plugin))
         return True
 
-    def _surest_targets(self, rows: Array, most: int) -> Array:
-        """Those of the rows that the model is least sure of."""
-        return np.sort(rows[np.argsort(self._lead[rows], kind="stable")[:most]])
+    @property
+    def _left(self) -> Array:
+        """What share of its lead each sample had left where an attack came nearest, `(n,)`; NaN: none has said."""
+        return self.ledger.lead / np.maximum(np.abs(self._lead), np.finfo(np.float64).tiny)
+
+    def _near(self, eps: float) -> Array:
+        """The rows not broken at eps that are likely to be broken somewhere: of the others an attack has said so."""
+        return np.flatnonzero((self.ledger.upper > eps) & ~(self._left > _NEAR))
+
+    def _likeliest(self, rows: Array, most: int) -> Array:
+        """Those of the rows that an attack came nearest to breaking, then those that the model is least sure of."""
+        order = np.lexsort((self._lead[rows], self._left[rows]))  # NaN is last
+        return np.sort(rows[order[:most]])
 
     def _pursued(self, plugin: Plugin, goal: Goal, rows: Array, *, brief: bool = False) -> bool:
-        """One stage under the harness, with a lab in the plug-in's name and options; `brief`: a third of its steps."""
+        """One stage under the harness, with a lab in the plug-in's name and options; `brief`: with fewer queries."""
         if not len(rows):
             return True
         lab = self.lab
@@ -225,8 +249,8 @@ class Schedule:
         options = plugin.configured(Profile(lab.options.effort), given)
         if self.balls > _MANY and "restarts" in known and lab.options.restarts is None:
             options = replace(options, restarts=-(-options.restarts // 3))
-        if brief and "steps" in known:
-            options = replace(options, steps=-(-options.steps // 3))
+        if brief and "queries" in known:
+            options = replace(options, queries=-(-options.queries // _SECOND))
         own = replace(lab, plugin=plugin.id, options=options)
         return pursue(plugin, self.case, self.batch.take(rows), goal, own, ledger=self.ledger, rows=rows)
 

@@ -98,7 +98,7 @@ class _Search:
         ground = self.ground
         self.y = torch.tensor(np.asarray(y, dtype=np.int64), device=prepared.device)
         self.aim = None if goal.target is None else torch.full_like(self.y, goal.target)
-        span = ground.high - ground.low
+        span = (ground.high - ground.low).nan_to_num(0.0, float("inf"))  # a missing value has no range: it stays
         self.span = torch.where(torch.isfinite(span), span, ground.scale.expand_as(span))
         self.fewest = torch.full((len(y),), float("inf"), dtype=ground.x.dtype, device=prepared.device)
         self.best = ground.x
@@ -133,12 +133,12 @@ class _Search:
         if tries < 2:
             return
         ground = self.ground
-        changed = self.best != ground.x
+        changed = ground.units(self.best) != 0
         edge = torch.where(self.best > ground.x, ground.high, ground.low)
         _, slope = self._look(torch.where(changed & torch.isfinite(edge), edge, self.best))
         for _ in range(tries - 1):
             at = self.best
-            moved = (at != ground.x).flatten(1)
+            moved = (ground.units(at) != 0).flatten(1)
             gain = torch.where(moved, ((at - ground.x) * slope).flatten(1), float("inf"))
             weakest = gain.argmin(dim=1, keepdim=True)
             tried = at.flatten(1).scatter(1, weakest, ground.x.flatten(1).gather(1, weakest)).reshape(at.shape)
@@ -169,7 +169,7 @@ class _Search:
             logits = self.prepared.logits(points)
             ahead, slope = margin(logits, self.y, self.aim), points
         wrong = clearly(ahead, logits)
-        count = (points != self.ground.x).flatten(1).sum(dim=1).to(self.fewest.dtype)
+        count = self.ground.far(points)
         fewer = wrong & (count < self.fewest)
         self.fewest = torch.where(fewer, count, self.fewest)
         self.best = each(fewer, points, self.best)

@@ -20,7 +20,7 @@ from casemate.core.plugin import attack
 from casemate.core.rng import signs, stream
 from casemate.engine.harness import wrong
 from casemate.engine.reach import Reach, reach_of
-from casemate.errors import ConfigError, UsageError
+from casemate.errors import BudgetExhausted, ConfigError, UsageError
 from casemate.evasion import THREAT
 from casemate.evasion.rays import runs_of
 from casemate.evasion.search import margins
@@ -130,11 +130,16 @@ class _Descent:
         delta = _between(_PROBE, share) * self.goal.eps / (self.features**0.5 if self.goal.norm is Norm.L2 else 1.0)
         most = max(1, _CHUNK // (2 * self.options.pairs * math.prod(self.shape)))
         broken, points = np.zeros(len(self), dtype=bool), np.array(self.reach.x)
-        for top in range(0, len(self), most):
-            part = np.arange(top, min(top + most, len(self)))
-            own = signs(self.seed, ("spsa", level, epoch), self.ids[part], (1, tiles))
-            way = delta * np.repeat((lines * own).astype(np.float64), _widths(self.features, tiles), axis=2)
-            broken[part], points[part] = self._asked(part, way, delta)
+        try:
+            for top in range(0, len(self), most):
+                part = np.arange(top, min(top + most, len(self)))
+                own = signs(self.seed, ("spsa", level, epoch), self.ids[part], (1, tiles))
+                way = delta * np.repeat((lines * own).astype(np.float64), _widths(self.features, tiles), axis=2)
+                broken[part], points[part] = self._asked(part, way, delta)
+        except BudgetExhausted:  # with a later part
+            if broken.any():
+                yield Claim(self.rows[broken], x=points[broken])
+            raise
         yield from self._leave(broken, points)
 
     def _lines(self, tiles: int) -> tuple[Array, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,9 @@ __all__ = ["StandardOptions", "measure_robustness", "usual_eps"]
 
 Array = NDArray[Any]
 
-_SHARD = 128  # samples a job; from nothing but the data, so that no report depends on the number of workers
+_SHARD = 256  # samples a job; from nothing but the data, so that no report depends on the number of workers
+_CELLS = 2**22  # features of all samples of a job: attacks hold some dozens of points of each sample at a time
+_LEAST = 16  # samples a job, however large they are
 _PREPARED = Metric("evasion.prepared", Quantity.NOTE, Direction.EXACT, unit="rows at once")
 _NOTES = "notes"  # the file of evidence that holds them
 _COMPARISON = 100  # propagations, more than the comparison of a prepared model with the original asks
@@ -233,12 +236,12 @@ def _attacked(
     For the rest a model that shows no gradients of its own is lent a surrogate's; what is `said` of it is added.
     """
     settings = {"norm": str(norm), "eps": np.array(radii)}
-    shards = [rows[top : top + _SHARD] for top in range(0, len(rows), _SHARD)]
+    shards = _shards(rows, case)
     found = _joined(lab.map(_opened, case, [{"rows": shard, **settings} for shard in shards]))
     open_ = found["upper"] > 0 if lab.options.distances else standing(found["upper"], radii[0])
     open_ &= found["lower"] <= radii[-1]
     left = np.flatnonzero(open_ | found["unfinished"].any(axis=1))
-    shards = [left[top : top + _SHARD] for top in range(0, len(left), _SHARD)]
+    shards = _shards(left, case)
     items = [{"rows": rows[shard], **settings, **{name: found[name][shard] for name in _BRACKET}} for shard in shards]
     if items:
         if not case.surrogates:
@@ -252,6 +255,12 @@ def _attacked(
         for name in ("forwards", "backwards"):
             found[name] += again[name]
     return {**found, **settings}
+
+
+def _shards(rows: Array, case: Case) -> list[Array]:
+    features = max(prod(case.data("test").x.shape[1:]), 1)
+    size = min(max(_CELLS // features, _LEAST), _SHARD)
+    return [rows[top : top + size] for top in range(0, len(rows), size)]
 
 
 def _opened(case: Case, item: Stored, lab: Lab) -> Stored:

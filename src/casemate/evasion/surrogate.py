@@ -21,7 +21,7 @@ from casemate.core.norms import Norm
 from casemate.core.plugin import resource
 from casemate.core.schema import FeatureKind, Schema
 from casemate.core.stats import clopper_pearson
-from casemate.engine.masking import guidance
+from casemate.engine.masking import guidance, spread_of
 from casemate.engine.reach import reach_of
 from casemate.errors import BudgetExhausted, ModelError, Unavailable
 from casemate.evasion import THREAT
@@ -169,7 +169,10 @@ def _hidden(case: Case, lab: Lab) -> bool:
         return False
     lab.meter.charge(forwards=len(part), backwards=len(part))
     steps = lab.rng("surrogate").choice([-1.0, 1.0], size=(_RIVALS, *part.x.shape))
-    return guidance(case.the_model(), part, steps) < _GUIDED
+    try:
+        return guidance(case.the_model(), part, steps) < _GUIDED
+    except Unavailable:  # a module that cannot be copied: nobody follows its gradients
+        return True
 
 
 def _from_spare_rows(case: Case, attacked: Array | None) -> Case:
@@ -277,9 +280,7 @@ def _signs(net: nn.Module, x: Array, soft: Array) -> Array:
 
 
 def _moved(x: Array, picked: Array, signs: Array, schema: Schema) -> Array:
-    units = np.where(schema.scale > 0, schema.scale, 1.0)
-    spread = float(np.nanmean(np.nanstd(x.astype(np.float64) / units, axis=0)))
-    reach = reach_of(Norm.LINF, _STEP * spread, x[picked], schema)
+    reach = reach_of(Norm.LINF, _STEP * spread_of(x, schema), x[picked], schema)
     return reach.settle(reach.x + reach.eps * reach.scale * signs)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,42 +20,30 @@ from casemate.core.metering import unmetered_case
 from casemate.core.model import ABSTAIN, Task
 from casemate.core.norms import Norm
 from casemate.core.plugin import probe
-from casemate.core.rng import normals, signs, uniforms
+from casemate.core.rng import normals, signs
 from casemate.core.schema import Schema
 from casemate.core.stats import clopper_pearson
-from casemate.engine.prepared import Prepared, prepare
+from casemate.engine.harness import steadied
+from casemate.engine.prepared import prepare
 from casemate.engine.reach import reach_of
-from casemate.errors import ConfigError, Unavailable
+from casemate.errors import ConfigError
 from casemate.evasion import THREAT
 from casemate.evasion._broken import before_after
+from casemate.evasion._one_for_all import (
+    answered,
+    fitted_change,
+    fooled_rows,
+    pixel_range,
+    rows_apart,
+    rows_of,
+    staying,
+)
 from casemate.evasion.standard import usual_eps
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-__all__ = [
-    "Move",
-    "Put",
-    "UniversalOptions",
-    "fitted_change",
-    "fool_all_inputs",
-    "one_of_each",
-    "pixel_range",
-    "rows_apart",
-    "rows_of",
-]
+__all__ = ["UniversalOptions", "fool_all_inputs"]
 
 Array = NDArray[Any]
-Rng = np.random.Generator
-Put = Callable[[Array, Array, Array, int], tuple[Array, Callable[[Array], Array]]]
-"""`(change, x (b, ...), sample_id (b,), turn) -> points (b, ...)`, and what makes their gradient that of the change."""
-Move = Callable[[Array, Array, float], Array]
-"""`(change, direction, rate in (0, 1]) -> change`: a step that stays where the change may be."""
 
-_LEAST = 20  # rows, both to fit on and to measure on
-_BATCH = 64
-_CLIP = 9.0  # beta, Shafahi et al., section 4: what one input can add to the loss
-_MOMENTUM = 0.9
 _STEP = 0.25  # of eps, the first step; they shrink to nothing along a cosine
 
 KEPT = Metric(
@@ -142,148 +130,6 @@ def fool_all_inputs(case: Case, lab: Lab) -> Iterator[Evidence]:
         _show(case, kept, lab)
 
 
-def rows_apart(case: Case, lab: Lab, samples: int) -> tuple[Data, Data, str]:
-    """Rows to fit on (those the model gets right), rows to measure on, at most `samples` each, and a word on the first.
-
-    Tune rows and test rows; without labelled tune rows two halves of the test rows, told apart by sample id. The rows
-    to measure on stay the same when a hardened model is audited with fresh attack seeds. Charges a forward for each
-    row to fit on. Raises `ConfigError` for fewer than 20 samples, `Unavailable` where there are fewer rows.
-    """
-    if samples < _LEAST:
-        raise ConfigError(f"expected samples >= {_LEAST} for {lab.plugin}, got {samples}: ask for more")
-    test, tune = case.data("test"), case.splits.tune
-    if tune is not None and tune.y is not None and len(tune) >= _LEAST:
-        fit, unseen, source = tune, test, "tune rows"
-    else:
-        seed = lab.seed if lab.sampling_seed is None else lab.sampling_seed
-        first = uniforms(seed, "universal halves", test.sample_id) < 0.5
-        fit, unseen, source = test.take(first), test.take(~first), "other test rows"
-    fit, unseen = (_cut(part, samples, name, lab) for name, part in (("fit", fit), ("unseen", unseen)))
-    fit = fit.take(np.asarray(case.the_model().labels(fit.x)) == fit.labels)
-    if min(len(fit), len(unseen)) < _LEAST:
-        raise Unavailable(
-            f"expected at least {_LEAST} rows to fit on that are answered rightly, and as many to measure on, got "
-            f"{len(fit)} and {len(unseen)}: give more test or tune rows"
-        )
-    return fit, unseen, source
-
-
-def fitted_change(
-    ready: Prepared, fit: Data, starts: Sequence[Array], *, put: Put, move: Move, steps: int, targets: int, rng: Rng
-) -> Array:
-    """The change that fools most of the rows to fit on, of all that stochastic ascents on the clipped loss meet.
-
-    A short ascent away from the true classes and one towards each of the `targets` classes that most often come second,
-    a tenth of `steps` each; then a whole one on the way that led furthest. (Without a target the rows pull apart: on
-    digits most such ascents stopped at half of what the best target fooled.) All begin at the first of `starts`; the
-    others are only held against what is found. Raises `BudgetExhausted`.
-    """
-    ways: list[int | None] = [None, *_runners_up(ready, fit, targets)]
-    found = [(_fooled(ready, fit, change, put), change, ways[0]) for change in starts[1:]]
-    climb = partial(_climbed, ready, fit, starts[0], put=put, move=move)
-    if len(ways) > 1:
-        found += [(*climb(steps=max(steps // 10, 1), batches=_batches(rng, len(fit)), target=way), way) for way in ways]
-        ways = [max(found[len(starts) - 1 :], key=lambda item: item[0])[2]]
-    found.append((*climb(steps=steps, batches=_batches(rng, len(fit)), target=ways[0]), ways[0]))
-    return max(found, key=lambda item: item[0])[1]
-
-
-def _climbed(
-    ready: Prepared,
-    fit: Data,
-    start: Array,
-    *,
-    put: Put,
-    move: Move,
-    steps: int,
-    batches: Iterator[Array],
-    target: int | None,
-) -> tuple[int, Array]:
-    """One ascent, a batch a step: how many rows its best change fools, and the change.
-
-    After each pass over the rows, or a quarter of the way, all are answered with the change as it is.
-    """
-    change, drift = np.array(start), np.zeros(start.shape)
-    found = []
-    every = max(min(-(-len(fit) // _BATCH), steps // 4), 1)
-    for step in range(steps):
-        part = fit.take(next(batches))
-        points, back = put(change, part.x, part.sample_id, step + 1)
-        pull = back(_slope(ready, points, part.labels, target))
-        drift = _MOMENTUM * drift + pull / max(float(np.abs(pull).mean()), np.finfo(np.float64).tiny)
-        change = move(change, drift, 0.5 * (1 + np.cos(np.pi * step / steps)))
-        if (step + 1) % every == 0 or step + 1 == steps:
-            found.append((_fooled(ready, fit, change, put), change))
-    return max(found, key=lambda item: item[0])
-
-
-def _runners_up(ready: Prepared, fit: Data, most: int) -> list[int]:
-    """The classes that most often come second, the most frequent first."""
-    if most < 1:
-        return []
-    second = []
-    for top in range(0, len(fit), _BATCH):
-        part = fit.take(np.arange(top, min(top + _BATCH, len(fit))))
-        logits = ready.logits(ready.tensor(part.x)).double().cpu().numpy()
-        logits[np.arange(len(part)), part.labels] = -np.inf
-        second.append(logits.argmax(axis=1))
-    counts = np.bincount(np.concatenate(second), minlength=logits.shape[1])
-    order = np.argsort(-counts, kind="stable")[: most if len(counts) > 2 else 0]  # of two classes each is all the rest
-    return [int(label) for label in order]
-
-
-def rows_of(data: Data, sample_id: Array) -> Array:
-    """The positions `(m,)` of samples by their ids."""
-    order = np.argsort(data.sample_id)
-    return np.asarray(order[np.searchsorted(data.sample_id, sample_id, sorter=order)])
-
-
-def one_of_each(rows: Array, y: Array) -> Array:
-    """The rows in another order: one of each class of `y` before a second of any."""
-    turn = np.array([int(np.sum(y[rows[:i]] == y[row])) for i, row in enumerate(rows)], dtype=np.int64)
-    return np.asarray(rows[np.argsort(turn, kind="stable")])
-
-
-def pixel_range(data: Data) -> tuple[float, float]:
-    """The bounds of a pixel as declared, else the smallest and largest there are."""
-    low, high = float(data.schema.lo.max()), float(data.schema.hi.min())
-    return (low, high) if np.isfinite(high - low) else (float(np.nanmin(data.x)), float(np.nanmax(data.x)))
-
-
-def _slope(ready: Prepared, points: Array, y: Array, target: int | None) -> Array:
-    """The gradient of the clipped loss at the points, `(b, ...)` float64."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    aim = torch.tensor(y if target is None else np.full(len(y), target), dtype=torch.int64, device=ready.device)
-
-    def clipped(logits: Tensor) -> Tensor:
-        loss = cross_entropy(logits, aim, reduction="none")
-        return loss.clamp(max=_CLIP) if target is None else -loss  # which is at most 0 as it is
-
-    _, _, slope = ready.gradient(ready.tensor(points), clipped)
-    return np.asarray(slope.double().cpu().numpy())
-
-
-def _fooled(ready: Prepared, fit: Data, change: Array, put: Put) -> int:
-    """How many of the rows the prepared model answers wrongly with the change; places are the same at each call."""
-    count = 0
-    for top in range(0, len(fit), _BATCH):
-        part = fit.take(np.arange(top, min(top + _BATCH, len(fit))))
-        points, _ = put(change, part.x, part.sample_id, 0)
-        count += int((ready.logits(ready.tensor(points)).argmax(1).cpu().numpy() != part.labels).sum())
-    return count
-
-
-def _batches(rng: np.random.Generator, n: int) -> Iterator[Array]:
-    while True:
-        yield from np.array_split(rng.permutation(n), -(-n // _BATCH))
-
-
-def _cut(data: Data, samples: int, name: str, lab: Lab) -> Data:
-    return data.take(np.sort(lab.rows_rng(name).permutation(len(data))[:samples]))
-
-
 def _norms(options: UniversalOptions) -> list[Norm]:
     asked = [options.norm] if isinstance(options.norm, str) else list(options.norm)
     unknown = [name for name in asked if name not in (Norm.LINF, Norm.L2)]
@@ -333,24 +179,20 @@ def _moved(v: Array, direction: Array, rate: float, *, norm: Norm, eps: float) -
 
 def _judged(case: Case, kept: Stored, lab: Lab) -> dict[str, Any]:
     """What the model as the user gave it says of the rows as they are, with v, and with a random change."""
-    data = case.data("test")
-    rows = rows_of(data, np.asarray(kept["sample_id"]))
-    norm, eps = Norm(str(kept["norm"])), float(kept["eps"])
-    labels: dict[str, list[Array]] = {"clean": [], "moved": [], "shaken": []}
-    for top in range(0, len(rows), _BATCH):
-        part = data.take(rows[top : top + _BATCH])
-        reach = reach_of(norm, eps, part.x, data.schema)
+    norm, eps, v = Norm(str(kept["norm"])), float(kept["eps"]), np.asarray(kept["v"])
+
+    def views(part: Data) -> dict[str, Array]:
+        reach = reach_of(norm, eps, part.x, part.schema)
         noise = _random(norm, eps, part.sample_id, part.x.shape[1:], lab.seed)
-        for name, change in (("clean", None), ("moved", np.asarray(kept["v"])), ("shaken", noise)):
-            x = part.x if change is None else reach.settle(reach.x + change * reach.scale)
-            labels[name].append(np.asarray(case.the_model().labels(x)))
-    return {**kept, "y": data.labels[rows], **{name: np.concatenate(parts) for name, parts in labels.items()}}
+        return {name: reach.settle(reach.x + by * reach.scale) for name, by in (("moved", v), ("shaken", noise))}
+
+    return answered(case, kept, views)
 
 
 def _measured(kept: Stored, name: str, lab: Lab) -> Iterator[Evidence]:
     digest = lab.keep(name, kept)
-    y, clean, moved, shaken = (np.asarray(kept[key]) for key in ("y", "clean", "moved", "shaken"))
-    norm, n, right = str(kept["norm"]), len(y), clean == y
+    y, clean, moved = (np.asarray(kept[key]) for key in ("y", "clean", "moved"))
+    norm, n = str(kept["norm"]), len(y)
     common: dict[str, Any] = {
         "about": norm,
         "at": dict[str, Scalar](norm=norm, eps=float(kept["eps"])),
@@ -358,21 +200,18 @@ def _measured(kept: Stored, name: str, lab: Lab) -> Iterator[Evidence]:
         "method": f"{n:,} test rows, fitted on {int(kept['fitted']):,} {kept['source']}",
     }
     yield FOOLED.measured(clopper_pearson(int(((moved != clean) & (moved != ABSTAIN)).sum()), n), **common)
-    if not right.any():
+    if not (clean == y).any():
         return
     common["method"] += "; of those answered rightly"
-    for metric, labels in ((KEPT, moved), (RANDOM, shaken)):
-        stays = int((right & ((labels == y) | (labels == ABSTAIN))).sum())
-        yield metric.measured(clopper_pearson(stays, int(right.sum())), **common)
+    for metric, view in ((KEPT, "moved"), (RANDOM, "shaken")):
+        yield metric.measured(staying(kept, view), **common)
 
 
 def _show(case: Case, kept: Stored, lab: Lab) -> None:
     """The change at the largest eps, alone on grey (of images), and some rows that it fooled."""
     case = unmetered_case(case)  # an exhibit is no measurement
     data, v = case.data("test"), np.asarray(kept["v"])
-    y, clean, moved = (np.asarray(kept[key]) for key in ("y", "clean", "moved"))
-    fooled = np.flatnonzero((clean == y) & (moved != y) & (moved != ABSTAIN))
-    chosen = one_of_each(fooled, y)[: MOST - (data.schema.kind is DataKind.IMAGE)]
+    chosen = fooled_rows(kept, "moved", MOST - (data.schema.kind is DataKind.IMAGE))
     if not len(chosen):
         return
     x = data.x[rows_of(data, np.asarray(kept["sample_id"])[chosen])]
@@ -380,7 +219,7 @@ def _show(case: Case, kept: Stored, lab: Lab) -> None:
         x = np.concatenate([np.full_like(x[:1], sum(pixel_range(data)) / 2), x])
     reach = reach_of(Norm(str(kept["norm"])), float(kept["eps"]), x, data.schema)
     after = reach.settle(reach.x + v * reach.scale)
-    was, now = (np.asarray(case.the_model().labels(part)) for part in (x, after))
+    was, now = (np.asarray(steadied(case).labels(part)) for part in (x, after))
     alone = "first the change alone, on grey; then " if data.schema.kind is DataKind.IMAGE else ""
     caption = f"one change for all, {kept['norm']} eps {float(kept['eps']):.3g}: {alone}rows that it fools"
     lab.show(

@@ -71,9 +71,7 @@ class _Style:
         return self.steps * inputs // 2 if self.flips else self.steps
 
 
-# A net that was trained to stand climbs of one kind stands others less: where steps along signs succeeded in at most
-# one climb of a hundred, those along the gradient with momentum did in a fifth to nearly all (on nets of
-# benchmarks/hidden_counterexamples.py). Longer or shorter climbs, and Adam, paid no better.
+# A net that was trained to stand climbs of one kind stands others less: so there are several kinds, in turn.
 _STYLES = (
     _Style(50, 0.5, 0.02, plain=True, momentum=0.75),
     _Style(50, 1.0, 0.02, momentum=0.9),
