@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
@@ -149,8 +149,9 @@ def pursue(plugin: Plugin, case: Case, batch: Batch, goal: Goal, lab: Lab, *, le
     """Run one attack or certificate on `batch` (rows `rows (m,)` of the ledger's samples) and join what holds.
 
     A claimed sample counts only if the model as the user gave it answers it wrongly, it is inside the goal's ball, and
-    it keeps the schema (see `permitted`); its distance is measured here in float64. Returns whether the plug-in came to
-    its end (`False`: the budget ended first). Raises `LawBroken` for a success claimed outside the ball, a changed
+    it keeps the schema (see `permitted`); its distance is measured here in float64. A generator is sent which rows of
+    its claim hold, so that it need not ask again. Returns whether the plug-in came to its end (`False`: the budget
+    ended first). Raises `LawBroken` for a success claimed outside the ball, a changed
     input, or a plug-in that goes on after its budget ended; `Contradiction` from the ledger.
     """
     before = digest_of_arrays({"x": batch.x, "y": batch.y})
@@ -161,9 +162,9 @@ def pursue(plugin: Plugin, case: Case, batch: Batch, goal: Goal, lab: Lab, *, le
     whole, late = True, 0
     try:
         judge = _judge_radius if plugin.kind is PluginKind.CERTIFICATE else _judge_witness
-        for claim in _claims(plugin.function, case, batch, goal, lab):
+        for claim, held in _answered(_claims(plugin.function, case, batch, goal, lab)):
             _in_range(plugin, claim, len(batch))
-            judge(plugin, judged, batch, goal, claim, ledger=ledger, rows=rows)
+            held.append(judge(plugin, judged, batch, goal, claim, ledger=ledger, rows=rows))
             late = late + len(claim.rows) if not meter.affords(0) else 0
             if late > len(batch):  # claims are measured for free: they must not become the search
                 raise LawBroken(
@@ -178,6 +179,19 @@ def pursue(plugin: Plugin, case: Case, batch: Batch, goal: Goal, lab: Lab, *, le
     if digest_of_arrays({"x": batch.x, "y": batch.y}) != before:
         raise LawBroken(f"expected {plugin.id} to leave its inputs untouched, got changed arrays: work on a copy")
     return whole
+
+
+def _answered(claims: Iterable[Claim]) -> Iterator[tuple[Claim, list[Array | None]]]:
+    """Each claim with a list for the verdict, which a generator is then sent: `held = yield Claim(...)`."""
+    turns = iter(claims)
+    held: list[Array | None] = [None]
+    while True:
+        try:
+            claim = turns.send(held[-1]) if isinstance(turns, Generator) else next(turns)
+        except StopIteration:
+            return
+        held = [None]
+        yield claim, held
 
 
 def _claims(
@@ -247,11 +261,12 @@ def _in_range(plugin: Plugin, claim: Claim, n: int) -> None:
 
 def _judge_witness(
     plugin: Plugin, case: Case, batch: Batch, goal: Goal, claim: Claim, *, ledger: Ledger, rows: Array
-) -> None:
+) -> Array | None:
+    """Which of the claimed rows hold, `(m,)`; None for a hint."""
     picked = np.asarray(claim.rows)
     if claim.x is None and claim.lead is not None and np.shape(claim.lead) == picked.shape:
         ledger.lead[rows[picked]] = np.fmin(ledger.lead[rows[picked]], claim.lead)
-        return
+        return None
     if claim.x is None or claim.x.shape != (len(picked), *batch.x.shape[1:]):
         raise LawBroken(f"expected {plugin.id} to give one sample for each row it claims: mend the claim")
     x = np.asarray(claim.x, dtype=batch.x.dtype)
@@ -264,11 +279,12 @@ def _judge_witness(
     if case.schema is not None:
         good &= permitted(case.schema, batch.x[picked], x)
     ledger.drop_upper(rows[picked[good]], far[good], x[good], plugin.id)
+    return good
 
 
 def _judge_radius(
     plugin: Plugin, case: Case, batch: Batch, goal: Goal, claim: Claim, *, ledger: Ledger, rows: Array
-) -> None:
+) -> Array | None:
     if claim.radius is None or claim.radius.shape != np.asarray(claim.rows).shape or np.isnan(claim.radius).any():
         raise LawBroken(f"expected {plugin.id} to give a radius for each row it claims: mend the claim")
     picked = batch.x[claim.rows], batch.y[claim.rows]
@@ -277,6 +293,7 @@ def _judge_radius(
     # Certificates know of no switches. A change with one is at least as far as the cheapest of them.
     radius = np.minimum(claim.radius, min((1.0 if goal.norm is Norm.L0 else s.cost for s in switches), default=np.inf))
     ledger.raise_lower(rows[claim.rows[right]], radius[right], plugin.id)
+    return right
 
 
 def _lost(model: Model, x: Array, y: Array, *, target: int | None) -> NDArray[np.bool_]:

@@ -208,7 +208,9 @@ def _left(norm: Norm, eps: float, spent: Array) -> Array:
 
 def _within(x: NDArray[np.float64], edge: NDArray[np.float64], span: Array) -> NDArray[np.float64]:
     """The edge itself, or its neighbour towards x where the rounding of `x + span` went past the span."""
-    return np.where(np.abs(edge - x) > span, np.nextafter(edge, x), edge)
+    past = np.abs(edge - x) > span
+    edge[past] = np.nextafter(edge[past], x[past])
+    return edge
 
 
 def _whole(schema: Schema | None) -> NDArray[np.bool_] | None:
@@ -225,4 +227,6 @@ def _towards(x: Array, step: NDArray[np.float64], target: NDArray[np.float64] | 
         out = aim.astype(x.dtype)
         beyond = np.abs(out.astype(np.float64) - x) > np.abs(step)
         past = (out.astype(np.float64) - aim) * np.sign(step) > 0
-    return np.where(beyond | past, np.nextafter(out, x), out).astype(x.dtype)
+    back = beyond | past
+    out[back] = np.nextafter(out[back], np.broadcast_to(x, out.shape)[back])
+    return np.asarray(out)

@@ -71,7 +71,7 @@ def apgd_attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Clai
     yield from ascents(case, batch, goal, lab, _climbs)
 
 
-def _climbs(task: Ascent, prepared: Prepared, alive: Array) -> Generator[Claim, None, Array]:
+def _climbs(task: Ascent, prepared: Prepared, alive: Array) -> Generator[Claim, Array | None, Array]:
     """A climb for each loss and restart, one after the other; returns the rows that stand."""
     options: ApgdOptions = task.lab.options
     losses = [loss_named(name) for name in options.losses]

@@ -83,7 +83,7 @@ def apgd_t_attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Cl
     yield from ascents(case, batch, goal, lab, _raced)
 
 
-def _raced(task: Ascent, prepared: Prepared, alive: Array) -> Generator[Claim, None, Array]:
+def _raced(task: Ascent, prepared: Prepared, alive: Array) -> Generator[Claim, Array | None, Array]:
     """The race, and whole runs for those that came near in it; returns the rows that stand."""
     options: ApgdTOptions = task.lab.options
     ranked, lead = ranked_classes(prepared, task.batch, alive)
@@ -117,7 +117,7 @@ def _run(
     number: int = 0,
     longer: int = 1,
     cuts: Mapping[int, int] | None = None,
-) -> Generator[Claim, None, tuple[Array, Array]]:
+) -> Generator[Claim, Array | None, tuple[Array, Array]]:
     """Runs towards the `targets (m, k)` of the rows `(m,)` side by side; which rows stand, and the lead each reached.
 
     `number` is that of the first lane's random start; the runs are so many times `longer` than the options say. After

@@ -39,7 +39,7 @@ class Ascent:
     way: str
 
 
-Search = Callable[[Ascent, Prepared, Array], Generator[Claim, None, Array]]
+Search = Callable[[Ascent, Prepared, Array], Generator[Claim, Array | None, Array]]
 """`(task, prepared, alive) -> claims`: one attack on the rows that stand; returns those that stand after it."""
 
 
@@ -67,13 +67,12 @@ def ascents(case: Case, batch: Batch, goal: Goal, lab: Lab, search: Search) -> I
 
 def climbed(
     task: Ascent, climb: Climb, alive: Array, start: Array, target: Array | None
-) -> Generator[Claim, None, NDArray[np.bool_]]:
+) -> Generator[Claim, Array | None, NDArray[np.bool_]]:
     """Climb with the rows `alive (m,)`, each in as many lanes as the climb has; which of them stand after it, `(m,)`.
 
     `start (m * lanes, ...)`; `target (m * lanes,)` or None. The model as the user gave it has the last word: where it
     answers otherwise than its logits (a guard or a threshold refuses, votes of a random model fall short), the row
-    climbs once more from the same start, and the model is asked in each step until it gives way. Who is not refused
-    pays one look at what was found, all at once.
+    climbs once more from the same start, and the model is asked in each step until it gives way.
     """
     stands = yield from _run(task, climb, alive, start, target)
     again = np.flatnonzero(stands & climb.broken[:: climb.lanes])
@@ -89,7 +88,7 @@ def climbed(
 
 def _run(
     task: Ascent, climb: Climb, alive: Array, start: Array, target: Array | None
-) -> Generator[Claim, None, NDArray[np.bool_]]:
+) -> Generator[Claim, Array | None, NDArray[np.bool_]]:
     """One climb and one claim of all that it found, which is judged faster than many; which rows stand, `(m,)`."""
     rows, stands = np.repeat(alive, climb.lanes), np.ones(len(alive), dtype=bool)
     pile: list[tuple[Array, Array]] = []
@@ -100,9 +99,9 @@ def _run(
         ended = error
     if pile:
         found, points = (np.concatenate(part) for part in zip(*pile, strict=True))
-        yield Claim(rows[found], x=task.reach.take(rows[found]).settle(points))
-        if ended is None:
-            stands[found // climb.lanes] = ~_breaks(task, rows, found, points)
+        held = yield Claim(rows[found], x=task.reach.take(rows[found]).settle(points))
+        if ended is None:  # nobody answers but the harness
+            stands[found // climb.lanes] = ~(_breaks(task, rows, found, points) if held is None else held)
     if ended is not None:
         raise ended
     return stands
