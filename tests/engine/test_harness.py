@@ -21,7 +21,7 @@ from casemate.core.norms import Norm
 from casemate.core.outcome import Threat
 from casemate.core.plugin import Plugin
 from casemate.core.schema import Feature, Relation, Schema
-from casemate.engine.harness import batch_of, open_ledger, pursue, steadied, wrong
+from casemate.engine.harness import answers_at_random, batch_of, open_ledger, pursue, steadied, wrong
 from casemate.errors import BudgetExhausted, Contradiction, LawBroken, ModelError
 
 N = 8
@@ -331,3 +331,41 @@ def test_an_attack_that_votes_gets_the_votes_of_the_harness() -> None:
     ledger = run(voter, case=case)
     assert 0 < said[0].sum() < N
     assert all(np.array_equal(votes, np.isfinite(ledger.upper)) for votes in said)
+
+
+@pytest.mark.parametrize("way", ["send", "list", "iterator"])
+def test_whoever_listens_is_sent_which_claims_hold_and_nobody_has_to(way: str) -> None:
+    told: list[Any] = []
+
+    def attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Claim]:
+        x = moved(batch, 0.21)
+        x[1] = batch.x[1]  # still right
+        claims = [Claim(np.arange(2), x=x[:2]), Claim(np.arange(2), lead=np.ones(2)), Claim(np.arange(2, 3), x=x[2:3])]
+        if way == "send":
+            for claim in claims:
+                held: Any = yield claim
+                told.append(held)
+        elif way == "list":
+            yield from claims
+        else:
+            yield from iter(claims)
+
+    ledger = run(attack)
+    assert np.isfinite(ledger.upper[:3]).tolist() == [True, False, True]
+    if way == "send":
+        assert [None if held is None else held.tolist() for held in told] == [[True, False], None, [True]]
+
+
+def test_a_model_is_asked_anew_whether_it_is_random_when_the_rows_are_others() -> None:
+    rng = np.random.default_rng(0)
+
+    def answer(x: np.ndarray) -> np.ndarray:
+        own = labels(x)
+        return np.where(x[:, 1] > 5, rng.integers(0, 2, len(x)), own)
+
+    steady, random = case_of(answer), case_of(answer)
+    data = random.data("test")
+    x = data.x.copy()
+    x[:, 1] = 6.0
+    random = replace(random, model=steady.the_model(), splits=Splits(test=Data(x, data.schema, data.labels)))
+    assert (answers_at_random(steady), answers_at_random(random)) == (False, True)

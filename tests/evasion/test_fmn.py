@@ -135,7 +135,7 @@ def test_it_is_nearer_than_what_a_ball_attack_breaks_and_the_race_pays() -> None
     eps = float(np.median(raced.upper))
     ball, _ = attacked(apgd_attack, case, Goal(Norm.LINF, eps), options=ApgdOptions(steps=50))
     assert raced.broken(eps).sum() >= ball.broken(eps).sum() - 1
-    assert 64 * 100 <= lab.meter.spent.backwards <= 64 * 101  # `prepare` may compare some gradients first
+    assert lab.meter.spent.backwards == 64 * 100 + 32  # `prepare` compares some gradients first
 
 
 @pytest.mark.parametrize(("norm", "eps"), [(Norm.LINF, 0.5), (Norm.L1, 12.0)])

@@ -156,3 +156,12 @@ def test_wherever_its_budget_ends_it_asks_no_further(model: Model) -> None:
         found.append(int(ledger.broken(0.3).sum()))
     assert found == sorted(found)
     assert found[-1] > found[0]
+
+
+def test_who_says_how_near_it_came_after_the_budget_ended_asks_no_further() -> None:
+    case = image_case(torch_model(Shaken(cnn())), 8)
+    for limit in range(380, 620, 6):
+        _, lab = attacked(
+            apgd_t_attack, case, Goal(Norm.LINF, 0.06), options=ApgdTOptions(steps=8, restarts=0), limit=limit
+        )
+        assert lab.meter.refusals <= 1

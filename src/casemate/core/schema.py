@@ -166,9 +166,12 @@ class Schema:
         flat = np.asarray(x, dtype=np.float64).reshape(len(x), math.prod(self.shape))
         found = {"not finite": _rows(~np.isfinite(flat) & ~self._missing_mask(flat))}
         lo, hi = self._flat(self.lo), self._flat(self.hi)
-        slack = np.where(self._whole, _ROUNDING * np.abs(flat), _TOLERANCE * np.maximum(hi - lo, np.abs(flat)))
-        np.minimum(slack, _TOLERANCE * np.maximum(1.0, np.abs(flat)), out=slack)  # never wider than a unit's
-        found["out of bounds"] = _rows((flat < lo - slack) | (flat > hi + slack))
+        out = _rows(~((flat >= lo) & (flat <= hi)))  # the few for which it is worth asking by how much
+        part = flat[out]
+        slack = np.where(self._whole, _ROUNDING * np.abs(part), _TOLERANCE * np.maximum(hi - lo, np.abs(part)))
+        np.minimum(slack, _TOLERANCE * np.maximum(1.0, np.abs(part)), out=slack)  # never wider than a unit's
+        out[out] = _rows((part < lo - slack) | (part > hi + slack))
+        found["out of bounds"] = out
         if self.kind is DataKind.TABLE:
             found |= self._table_problems(flat)
         return found

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from types import GeneratorType
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ VOTES = 15
 _ASKED_TWICE = 8  # rows that tell whether it does
 
 _VOTING: ContextVar[bool] = ContextVar("voting", default=False)
-_RANDOM: dict[int, tuple[weakref.ref[Any], bool]] = {}  # by the function that gives the labels
+_RANDOM: dict[int, tuple[weakref.ref[Any], bool, str | None]] = {}  # by the function that gives the labels
 
 
 def wrong(model: Model, x: Array, y: Array, *, target: int | None = None) -> NDArray[np.bool_]:
@@ -82,15 +83,17 @@ def answers_at_random(case: Case) -> bool:
     Looked at once in a process and on no meter, since which job asks first depends on the executor.
     """
     model, parts = unmetered(case.the_model()), case.splits.parts()
-    known = _RANDOM.get(id(model.labels))
-    if known is not None and known[0]() is model.labels:
-        return known[1]
     data = parts.get("test") or next(iter(parts.values()), None)
-    if data is None:
+    few = None if data is None else data.take(np.arange(min(_ASKED_TWICE, len(data))))
+    asked = "" if few is None else digest_of_arrays({"x": few.x})
+    known = _RANDOM.get(id(model.labels))
+    if known is not None and known[0]() is model.labels and known[2] in (None, asked):
+        return known[1]
+    if few is None:
         return False
     with drawn(0, "twice"):
-        found = is_random(model, data.take(np.arange(min(_ASKED_TWICE, len(data)))))
-    _note(model, found)
+        found = is_random(model, few)
+    _note(model, found, asked)
     return found
 
 
@@ -165,7 +168,8 @@ def pursue(plugin: Plugin, case: Case, batch: Batch, goal: Goal, lab: Lab, *, le
         for claim, held in _answered(_claims(plugin.function, case, batch, goal, lab)):
             _in_range(plugin, claim, len(batch))
             held.append(judge(plugin, judged, batch, goal, claim, ledger=ledger, rows=rows))
-            late = late + len(claim.rows) if not meter.affords(0) else 0
+            asked = 0 if held[-1] is None else len(claim.rows)
+            late = late + asked if not meter.affords(0) else 0
             if late > len(batch):  # claims are measured for free: they must not become the search
                 raise LawBroken(
                     f"expected {plugin.id} to stop when its budget ended, got {late} more claims: search with the model"
@@ -187,11 +191,18 @@ def _answered(claims: Iterable[Claim]) -> Iterator[tuple[Claim, list[Array | Non
     held: list[Array | None] = [None]
     while True:
         try:
-            claim = turns.send(held[-1]) if isinstance(turns, Generator) else next(turns)
+            claim = turns.send(held[-1]) if isinstance(turns, Generator) and _listens(turns) else next(turns)
         except StopIteration:
             return
         held = [None]
         yield claim, held
+
+
+def _listens(turns: Any) -> bool:
+    """Whether a generator can be sent something: not while it says `yield from` a list."""
+    while isinstance(turns, GeneratorType):
+        turns = turns.gi_yieldfrom
+    return turns is None or hasattr(turns, "send")
 
 
 def _claims(
@@ -222,15 +233,15 @@ def _repeatable(model: Model, lab: Lab) -> Model:
     labels = again(plain.labels)
     assert labels is not None
     repeatable = replace(plain, labels=labels, scores=again(plain.scores), logits=again(plain.logits))
-    _note(repeatable, True)  # looked at anew, it could pass for steady by luck, and the plug-in would not vote
+    _note(repeatable, True, None)  # looked at anew, it could pass for steady by luck, and the plug-in would not vote
     return repeatable
 
 
-def _note(model: Model, found: bool) -> None:
-    """Keep in mind for this process whether a model answers at random."""
+def _note(model: Model, found: bool, asked: str | None) -> None:
+    """Keep in mind for this process whether a model answers at random, by what it was asked (None: whatever it is)."""
     try:
         own = id(model.labels)
-        _RANDOM[own] = (weakref.ref(model.labels, lambda _: _RANDOM.pop(own, None)), found)
+        _RANDOM[own] = (weakref.ref(model.labels, lambda _: _RANDOM.pop(own, None)), found, asked)
     except TypeError:  # some callables cannot be referred to weakly, and are looked at again
         pass
 

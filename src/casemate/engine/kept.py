@@ -26,16 +26,13 @@ _MODE = "training"  # what is made of a module is in eval mode
 def keeping(module: nn.Module, make: Callable[[], tuple[nn.Module, T]]) -> T:
     """What `make() -> (copy of the module, made)` makes; the same again while the module is `alike` its copy.
 
-    The module is known by a weak reference, so nothing outlives it. Where its copy is the module itself, nothing is
-    kept: it could not be told whether it has changed.
+    The module is known by a weak reference, so nothing outlives it.
     """
     found = _SHELF.get(id(module))
     if found is not None and found[0]() is module and alike(module, found[1]):
         made: T = found[2]
         return made
     copied, fresh = make()
-    if copied is module:
-        return fresh
     own = id(module)
     _SHELF[own] = (weakref.ref(module, lambda gone: _forget(own, gone)), copied, fresh)
     return fresh

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from casemate.core.budget import Meter, Spent
+from casemate.core.budget import Meter
 from casemate.core.model import Model
 from casemate.engine.chance import drawn
 from casemate.engine.folding import fold
@@ -140,9 +140,10 @@ def prepare(
     backward pass that the module writes itself. Else the plain frozen copy is used, and a note says so. Half
     precision is computed as the model does it and searched in float32. A module that answers these samples otherwise
     the second time is random: it is not folded, and each of its answers is a mean over `draws` (None: 8).
-    Charges the comparison to `meter`, once for each meter and model, and as much when this process has made it before:
-    copies and the last comparison are kept while the module stays as it is (see `kept`). Raises `Unavailable` for a
-    model without a module or with one that cannot be copied, `ModelError` where its output is not `(n, k)`.
+    Charges the comparison to `meter`, once for each meter and model: the copies themselves are kept in this process
+    while the module stays as it is (see `kept`), the comparison is made anew for each job, so that no report depends on
+    which process did what before. Raises `Unavailable` for a model without a module or with one that cannot be copied,
+    `ModelError` where its output is not `(n, k)`.
     """
     if model.module is None:
         raise Unavailable("expected a model with a torch module, got none: use an attack that needs no gradients")
@@ -150,12 +151,7 @@ def prepare(
     bench = _bench(model.module)
     for_whom = (x_sample.shape[1:], str(x_sample.dtype))
     if bench.last is None or bench.last[0] is not known or bench.last[1] != for_whom:
-        sample = (*for_whom, x_sample[:_COMPARED].tobytes())
-        if bench.chosen is None or bench.chosen[0] != sample:
-            own = Meter()
-            bench.chosen = (sample, _chosen(bench, x_sample, own), own.spent)
-        known.charge(bench.chosen[2].forwards, bench.chosen[2].backwards)
-        bench.last = (known, for_whom, replace(bench.chosen[1], meter=known))
+        bench.last = (known, for_whom, _chosen(bench, x_sample, known))
     ready = bench.last[2]
     repeats = max(1, _DRAWS if draws is None else draws) if ready.random else 1
     ready = replace(ready, seed=seed, draws=repeats, _turn=count())
@@ -164,13 +160,12 @@ def prepare(
 
 @dataclass(slots=True)
 class _Bench:
-    """What is made of a module once: its frozen copy, the folded one (or None), what was chosen last, and for whom."""
+    """What is made of a module once: its frozen copy, the folded one (or None), and what was chosen last for whom."""
 
     plain: nn.Module
     folded: nn.Module | None
     count: int
     wide: dict[bool, nn.Module] = field(default_factory=dict)  # in channels-last memory, by whether it is folded
-    chosen: tuple[tuple[Any, ...], Prepared, Spent] | None = None  # on which rows, and what that cost
     last: tuple[Meter, tuple[Any, ...], Prepared] | None = None
 
 

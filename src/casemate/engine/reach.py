@@ -12,7 +12,7 @@ from casemate.core.facets import DataKind
 from casemate.core.norms import Norm, Switch, distance
 from casemate.core.schema import FeatureKind, Schema
 
-__all__ = ["Reach", "reach_of"]
+__all__ = ["Reach", "reach_between", "reach_of"]
 
 Array = NDArray[Any]
 # Aimed at inside the ball, relative to eps: more than the rounding of a float64 sum of a million squares.
@@ -161,12 +161,20 @@ def reach_of(norm: Norm, eps: float, x: Array, schema: Schema | None) -> Reach:
         low = np.minimum(np.maximum(_within(own, own - span, span), lo), own)
         high = np.maximum(np.minimum(_within(own, own + span, span), hi), own)
         low, high = _towards(x, low - own, low), _towards(x, high - own, high)
-    reach = Reach(norm, float(eps), x, low, high, scale, _whole(schema))
-    return reach if schema is None or schema.kind is not DataKind.TABLE else _with_rules(reach, schema)
+    return _with_rules(Reach(norm, float(eps), x, low, high, scale, _whole(schema)), schema)
 
 
-def _with_rules(reach: Reach, schema: Schema) -> Reach:
+def reach_between(norm: Norm, x: Array, other: Array, schema: Schema | None) -> Reach:
+    """The box that each sample of `x (n, ...)` spans with another point, both of one dtype, under a schema's rules."""
+    scale = np.ones((1,) * (x.ndim - 1)) if schema is None else schema.scale
+    low, high = np.fmin(x, other), np.fmax(x, other)
+    return _with_rules(Reach(norm, float("inf"), x, low, high, scale, _whole(schema)), schema)
+
+
+def _with_rules(reach: Reach, schema: Schema | None) -> Reach:
     """The reach with a table's relations between numbers and the categories that can be changed."""
+    if schema is None or schema.kind is not DataKind.TABLE:
+        return reach
     place = {name: index for index, name in enumerate(schema.names)}
     pairs = [(place[relation.left], place[relation.right]) for relation in schema.relations]
     named = [feature.kind is FeatureKind.CATEGORY or bool(feature.block) for feature in schema.features]

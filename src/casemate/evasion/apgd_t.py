@@ -34,7 +34,7 @@ _BRINK = 0.1  # of `near`: who is within that is started again towards the neare
 
 @dataclass(frozen=True, slots=True)
 class ApgdTOptions:
-    """`steps` towards the class that wins of the `targets` likeliest wrong ones; then `restarts` towards the nearest.
+    """`steps` towards the class that wins of the `targets` likeliest wrong ones; then `restarts`, which race too.
 
     These are for samples whose lead is down to at most a share `near` of what it was. `draws` and `straight` are those
     of `evasion/apgd`.
@@ -66,7 +66,8 @@ def apgd_t_attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Cl
     Looks for x' with ||(x' - x) / scale|| <= eps inside the bounds and a wrong answer (or the goal's target). The
     attacker knows the weights. Errs towards robust. As in the paper: a run of APGD towards each of the likeliest wrong
     classes, from a random point. Ours: they run side by side, after 5 steps the three that came nearest go on and after
-    20 the best one, which costs a fifth and lost no success on the nets of `make evidence-evasion`; the loss is the
+    20 the best one, which costs a fifth of the gradients at 100 steps (in l1, whose wider balls all run, seven tenths)
+    and lost no success in docs/decisions/011; the loss is the
     lead of the target over all other classes, which means the same for any number of classes (the paper's ratio needs
     four, and broke fewer samples in l2); and samples that came near are started again, towards one class at a time,
     others are not. See `evasion/apgd` for the rest.
@@ -84,7 +85,7 @@ def apgd_t_attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Cl
 
 
 def _raced(task: Ascent, prepared: Prepared, alive: Array) -> Generator[Claim, Array | None, Array]:
-    """The race, and whole runs for those that came near in it; returns the rows that stand."""
+    """The race, and restarts that race for those that came near in it; returns the rows that stand."""
     options: ApgdTOptions = task.lab.options
     ranked, lead = ranked_classes(prepared, task.batch, alive)
     ranked = ranked[:, : options.targets]

@@ -20,7 +20,7 @@ from casemate.core.planner import applicable
 from casemate.core.plugin import Plugin
 from casemate.engine.chance import drawn
 from casemate.engine.harness import pursue, wrong
-from casemate.engine.reach import reach_of
+from casemate.engine.reach import reach_between
 from casemate.errors import BudgetExhausted, Unavailable
 from casemate.evasion import THREAT
 from casemate.evasion.search import margins
@@ -30,7 +30,7 @@ __all__ = ["Schedule", "stages_for"]
 Array = NDArray[Any]
 
 _HALVINGS = 6  # of the way from a sample to its witness, before the next smaller eps
-_LAST_HALVINGS = 4  # and when all attacks are done
+_LAST_HALVINGS = 3  # and when all attacks are done
 _DOUBTED = 4  # certified samples of each job
 _ALARM = 4  # samples of each job that an attack tries first that sees less than another one before it
 _MANY = 4  # eps: with more, most rows are near the edge of some ball, and are started again a third as often
@@ -227,6 +227,8 @@ class Schedule:
     @property
     def _left(self) -> Array:
         """What share of its lead each sample had left where an attack came nearest, `(n,)`; NaN: none has said."""
+        if Facet.LOGITS not in self.case.offers:  # scores are no measure of a lead in logits
+            return np.full(len(self.batch), np.nan)
         return self.ledger.lead / np.maximum(np.abs(self._lead), np.finfo(np.float64).tiny)
 
     def _near(self, eps: float) -> Array:
@@ -277,15 +279,16 @@ class Schedule:
 
 
 def _bisected(case: Case, batch: Batch, witnesses: Array, norm: Norm, halvings: int) -> Iterator[Claim]:
-    reach = reach_of(norm, float("inf"), batch.x, case.schema)
+    best = witnesses.astype(batch.x.dtype)
+    reach = reach_between(norm, batch.x, best, case.schema)
     near, far = np.zeros(len(batch)), np.ones(len(batch))
     start = batch.x.astype(np.float64)
-    found, best = np.zeros(len(batch), dtype=bool), witnesses.astype(batch.x.dtype)
+    way, found = witnesses - start, np.zeros(len(batch), dtype=bool)
     try:
         for _ in range(halvings):
             middle = (near + far) / 2
-            step = middle.reshape(-1, *(1,) * (start.ndim - 1)) * (witnesses - start)
-            points = reach.settle(np.where(witnesses == batch.x, batch.x, start + step))
+            step = middle.reshape(-1, *(1,) * (start.ndim - 1)) * way
+            points = reach.settle(start + step)
             hit = wrong(case.the_model(), points, batch.y)
             found |= hit
             best[hit] = points[hit]

@@ -41,6 +41,7 @@ _LEAST = 16  # samples a job, however large they are
 _PREPARED = Metric("evasion.prepared", Quantity.NOTE, Direction.EXACT, unit="rows at once")
 _NOTES = "notes"  # the file of evidence that holds them
 _COMPARISON = 100  # propagations, more than the comparison of a prepared model with the original asks
+_NOTED = ("metric", "method", "value", "low", "high", "n")
 _BRACKET = ("lower", "upper", "witness", "lower_by", "upper_by", "unfinished")
 
 
@@ -123,7 +124,7 @@ def measure_robustness(case: Case, lab: Lab) -> Iterator[Evidence]:
             f"expected effort {', '.join(Profile)} for evasion/standard, got {options.effort!r}: choose one of them"
         )
     rows = _sampled(data, options.samples, lab)
-    said = [*_prepared(case, data.take(rows), lab)]
+    said: list[Evidence] = []
     unfinished = 0
     for norm in _norms(options, data.schema):
         radii = _radii(options, norm, data.schema)
@@ -143,12 +144,12 @@ def measure_robustness(case: Case, lab: Lab) -> Iterator[Evidence]:
         )
 
 
-def _prepared(case: Case, data: Data, lab: Lab) -> Iterator[Evidence]:
+def _prepared(case: Case, x: Array, lab: Lab) -> Iterator[Evidence]:
     """What was done to the model before gradients were taken: folded, rounded, averaged, and how many rows at once."""
     if Facet.GRADIENTS in case.offers and find_spec("torch") is not None and lab.meter.affords(_COMPARISON):
-        ready = prepare(case.the_model(), data.x, lab.meter, seed=lab.seed_for("draws"))
+        ready = prepare(case.the_model(), x, lab.meter, seed=lab.seed_for("draws"))
         asked = f"; judged by {VOTES} votes a sample" if ready.random else ""
-        yield _PREPARED.measured(ready.part, method="; ".join(ready.notes) + asked, n=len(data))
+        yield _PREPARED.measured(ready.part, method="; ".join(ready.notes) + asked, n=len(x))
 
 
 def _notes(said: Sequence[Evidence]) -> dict[str, Any]:
@@ -237,7 +238,10 @@ def _attacked(
     """
     settings = {"norm": str(norm), "eps": np.array(radii)}
     shards = _shards(rows, case)
-    found = _joined(lab.map(_opened, case, [{"rows": shard, **settings} for shard in shards]))
+    parts = lab.map(_opened, case, [{"rows": shard, **settings} for shard in shards])
+    found = _joined(parts)
+    notes = [replace(note, n=len(rows)) for note in _noted({name: parts[0][name] for name in _NOTED}, ())]
+    said += [note for note in notes if note.metric not in {old.metric for old in said}]
     open_ = found["upper"] > 0 if lab.options.distances else standing(found["upper"], radii[0])
     open_ &= found["lower"] <= radii[-1]
     left = np.flatnonzero(open_ | found["unfinished"].any(axis=1))
@@ -245,8 +249,8 @@ def _attacked(
     items = [{"rows": rows[shard], **settings, **{name: found[name][shard] for name in _BRACKET}} for shard in shards]
     if items:
         if not case.surrogates:
-            case, notes = lent(case, lab, attacked=rows)
-            said += [note for note in notes if note not in said]
+            case, lending = lent(case, lab, attacked=rows)
+            said += [note for note in lending if note not in said]
         again = _joined(lab.map(_pressed, case, items))
         for name in _BRACKET:
             wide = np.result_type(found[name], again[name])  # names of methods get longer
@@ -266,7 +270,8 @@ def _shards(rows: Array, case: Case) -> list[Array]:
 def _opened(case: Case, item: Stored, lab: Lab) -> Stored:
     """The first stages on some rows: their brackets, what was not finished, and what it cost."""
     schedule = _schedule(case, item, lab)
-    return _told(schedule, schedule.opened([float(eps) for eps in item["eps"]]), lab)
+    notes = _notes([*_prepared(case, schedule.batch.x, lab)])
+    return {**_told(schedule, schedule.opened([float(eps) for eps in item["eps"]]), lab), **notes}
 
 
 def _pressed(case: Case, item: Stored, lab: Lab) -> Stored:
