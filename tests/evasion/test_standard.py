@@ -23,6 +23,7 @@ from casemate.core.model import Model
 from casemate.core.norms import Norm
 from casemate.core.plugin import Plugin
 from casemate.core.schema import Feature, FeatureKind, Schema
+from casemate.core.stats import clopper_pearson
 from casemate.errors import BudgetExhausted, ConfigError, Contradiction, Unavailable
 from casemate.evasion import THREAT
 from casemate.evasion._broken import broken_samples
@@ -209,6 +210,11 @@ def test_a_budget_that_ends_leaves_valid_evidence_says_so_and_stays_undecided(li
     short = values(evidence, "robust_accuracy")
     assert all(short[eps] >= free[eps] for eps in free)
     assert max(values(evidence, "unfinished").values()) > 0
+    for item in (e for e in evidence if e.metric == "evasion.robust_accuracy"):
+        open_ = round(values(evidence, "unfinished")[float(item.at["eps"])])
+        least = clopper_pearson(max(round(item.value * item.n) - open_, 0), item.n)
+        assert item.low <= least.low + 1e-12  # whoever was not fully attacked may fall
+        assert (f"{open_} not fully attacked" in item.method) == (open_ > 0)
 
 
 def test_a_forest_without_gradients_is_attacked_by_its_scores_and_one_without_scores_is_refused() -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Ground", "each", "ground_of", "size", "spread", "tiny"]
 
 Array = NDArray[Any]
+_CELLS = 2**22  # features that are projected at once: sorting them takes ten times their memory
 
 
 @dataclass(slots=True)
@@ -96,7 +97,8 @@ class Ground:
         over = size(self.norm, moved) > limit
         if bool(over.any()):
             moved = moved.clone()
-            moved[over] = _shrunk(self.norm, z[over].abs(), moved[over], limit[over])
+            for rows in over.nonzero()[:, 0].split(max(1, _CELLS // max(1, z[0].numel()))):
+                moved[rows] = _shrunk(self.norm, z[rows].abs(), moved[rows], limit[rows])
         return self.box(self.x + torch.copysign(moved, z) * self.scale)
 
     def across(self, start: Tensor, slope: Tensor, rise: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,9 +67,11 @@ def evidence_of(kept: Stored, case: Case, files: tuple[str, ...]) -> Iterator[Ev
     where: dict[str, Scalar] = {"norm": norm}
     sampled = f"{n} of {len(case.data('test'))} test rows, drawn by class"
     yield _CLEAN.measured(_rate(upper > 0), method=sampled, about=norm, at=where, files=files)
-    for eps in radii:
-        at = _at(norm, eps)
-        yield _ROBUST.measured(_rate(standing(upper, eps)), method=sampled, about=norm, at=at, files=files)
+    for eps, open_ in zip(radii, np.asarray(kept["unfinished"]).T, strict=True):
+        at, stands = _at(norm, eps), standing(upper, eps)
+        short = f"; {int(open_.sum())} not fully attacked: the budget ended first" if open_.any() else ""
+        rate = replace(_rate(stands), low=_rate(stands & ~open_).low)  # whoever was not attacked may fall
+        yield _ROBUST.measured(rate, method=sampled + short, about=norm, at=at, files=files)
         yield _CERTIFIED.measured(_rate(_proved(lower, upper, eps)), method=sampled, about=norm, at=at, files=files)
     points = np.array([radii[-1] * k / _POINTS for k in range(1, _POINTS + 1)])
     points = np.ceil(points) if norm == Norm.L0 else points  # a count: nothing happens between whole numbers
