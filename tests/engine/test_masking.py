@@ -110,7 +110,8 @@ def test_an_honest_gradient_of_few_features_is_one_and_a_reversed_one_never_guid
     for seed in range(6):
         model, data = few(d, seed)
         guided.append(guidance(model, data, rivals(data)))
-        backwards = nn.Sequential(model.module, Times(-1.0))  # type: ignore[arg-type]
+        assert model.module is not None
+        backwards = nn.Sequential(model.module, Times(-1.0))
         turned.append(guidance(replace(model, module=backwards), data, rivals(data)))
         assert signs_of_masking(model, few(d, seed + 6)[0], data, np.random.default_rng(seed)) == ()
     assert np.mean(guided) > 0.85
@@ -134,7 +135,8 @@ def test_missing_values_leave_the_gradients_their_worth() -> None:
     x[0, 0], x[:, 7] = np.nan, np.nan
     gaps = replace(data, x=x, y=np.asarray(model.labels(x), dtype=np.int64))
     assert guidance(model, gaps, rivals(gaps)) > 0.9 * whole
-    hidden = wrap(nn.Sequential(Rounds(), model.module).eval(), classes=("a", "b"), schema=data.schema)  # type: ignore[arg-type]
+    assert model.module is not None
+    hidden = wrap(nn.Sequential(Rounds(), model.module).eval(), classes=("a", "b"), schema=data.schema)
     assert "lead nowhere" in signs_of_masking(model, hidden, gaps, np.random.default_rng(0))[0]
 
 

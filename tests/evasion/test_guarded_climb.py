@@ -70,10 +70,11 @@ def test_beyond_the_band_of_a_linear_model_exactly_those_fall_that_can_reach_it(
 def confident(threshold: float) -> Model:
     """The digits net, which refuses what it is less sure of."""
     net = torch_model(cnn())
-    assert net.scores is not None
+    ask = net.scores
+    assert ask is not None
 
     def labels(x: np.ndarray) -> np.ndarray:
-        scores = net.scores(x)  # type: ignore[misc]
+        scores = ask(x)
         return np.where(scores.max(axis=1) < threshold, ABSTAIN, scores.argmax(axis=1))
 
     return replace(net, labels=labels)

@@ -210,11 +210,13 @@ def test_a_budget_that_ends_leaves_valid_evidence_says_so_and_stays_undecided(li
     short = values(evidence, "robust_accuracy")
     assert all(short[eps] >= free[eps] for eps in free)
     assert max(values(evidence, "unfinished").values()) > 0
+    curve = {float(e.at["eps"]): (e.low, e.high) for e in evidence if e.metric == "evasion.robust_curve"}
     for item in (e for e in evidence if e.metric == "evasion.robust_accuracy"):
         open_ = round(values(evidence, "unfinished")[float(item.at["eps"])])
         least = clopper_pearson(max(round(item.value * item.n) - open_, 0), item.n)
         assert item.low <= least.low + 1e-12  # whoever was not fully attacked may fall
         assert (f"{open_} not fully attacked" in item.method) == (open_ > 0)
+        assert curve[float(item.at["eps"])] == (item.low, item.high)
 
 
 def test_a_forest_without_gradients_is_attacked_by_its_scores_and_one_without_scores_is_refused() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casemate.core.schema import Schema
-from casemate.errors import DataError
+from casemate.errors import DataError, IntegrityError
 
 __all__ = ["Data", "Splits", "digest_of_arrays", "plain_bytes", "texts"]
 
@@ -82,6 +82,13 @@ class Data:
             source=None if self.source is None else self.source[rows],
             collected_at=None if self.collected_at is None else self.collected_at[rows],
         )
+
+    def places(self, sample_id: Array) -> NDArray[np.int64]:
+        """The positions `(m,)` of samples by their distinct ids; raises `IntegrityError` for ids that are not there."""
+        if len(np.unique(sample_id)) != len(sample_id) or not np.isin(sample_id, self.sample_id).all():
+            raise IntegrityError("expected distinct sample ids of the data, got others: take the files of this audit")
+        order = np.argsort(self.sample_id)
+        return np.asarray(order[np.searchsorted(self.sample_id, sample_id, sorter=order)])
 
 
 @dataclass(frozen=True, slots=True)

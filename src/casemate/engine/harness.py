@@ -165,10 +165,11 @@ def pursue(plugin: Plugin, case: Case, batch: Batch, goal: Goal, lab: Lab, *, le
     whole, late = True, 0
     try:
         judge = _judge_radius if plugin.kind is PluginKind.CERTIFICATE else _judge_witness
-        for claim, held in _answered(_claims(plugin.function, case, batch, goal, lab)):
+        claims, held = iter(_claims(plugin.function, case, batch, goal, lab)), None
+        while (claim := _next(claims, held)) is not None:
             _in_range(plugin, claim, len(batch))
-            held.append(judge(plugin, judged, batch, goal, claim, ledger=ledger, rows=rows))
-            asked = 0 if held[-1] is None else len(claim.rows)
+            held = judge(plugin, judged, batch, goal, claim, ledger=ledger, rows=rows)
+            asked = 0 if held is None else len(claim.rows)
             late = late + asked if not meter.affords(0) else 0
             if late > len(batch):  # claims are measured for free: they must not become the search
                 raise LawBroken(
@@ -185,24 +186,16 @@ def pursue(plugin: Plugin, case: Case, batch: Batch, goal: Goal, lab: Lab, *, le
     return whole
 
 
-def _answered(claims: Iterable[Claim]) -> Iterator[tuple[Claim, list[Array | None]]]:
-    """Each claim with a list for the verdict, which a generator is then sent: `held = yield Claim(...)`."""
-    turns = iter(claims)
-    held: list[Array | None] = [None]
-    while True:
-        try:
-            claim = turns.send(held[-1]) if isinstance(turns, Generator) and _listens(turns) else next(turns)
-        except StopIteration:
-            return
-        held = [None]
-        yield claim, held
-
-
-def _listens(turns: Any) -> bool:
-    """Whether a generator can be sent something: not while it says `yield from` a list."""
-    while isinstance(turns, GeneratorType):
-        turns = turns.gi_yieldfrom
-    return turns is None or hasattr(turns, "send")
+def _next(claims: Iterator[Claim], held: Array | None) -> Claim | None:
+    """The next claim, None at the end; a generator is sent the verdict on its last one: `held = yield Claim(...)`."""
+    inner: Any = claims
+    while isinstance(inner, GeneratorType):
+        inner = inner.gi_yieldfrom
+    listens = inner is None or hasattr(inner, "send")  # not while it says `yield from` a list
+    try:
+        return claims.send(held) if listens and isinstance(claims, Generator) else next(claims)
+    except StopIteration:
+        return None
 
 
 def _claims(

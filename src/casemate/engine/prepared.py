@@ -329,19 +329,22 @@ def _pulled(leaf: Tensor, outputs: list[Tensor], pull: Tensor) -> Tensor:
     """The gradient of one part from that of its mean logits."""
     import torch
 
-    ends = [output for output in outputs if output.requires_grad]
-    pulls = [pull.to(end.dtype) / len(outputs) if len(outputs) > 1 else pull for end in ends]
-    return torch.nan_to_num(slope_at(leaf, ends, pulls), posinf=0.0, neginf=0.0)
+    pulls = [pull.to(end.dtype) / len(outputs) if len(outputs) > 1 else pull for end in outputs]
+    return torch.nan_to_num(slope_at(leaf, outputs, pulls), posinf=0.0, neginf=0.0)
 
 
 def slope_at(leaf: Tensor, ends: list[Tensor], pulls: list[Tensor] | None = None, *, again: bool = False) -> Tensor:
-    """The gradient of some outputs at `leaf (n, ...)`; 0 where there is no way back. `again`: the graph is kept."""
+    """The gradient at `leaf (n, ...)` of outputs, each with its pull (None: numbers); 0 where there is no way back.
+
+    `again`: the graph is kept.
+    """
     import torch
 
     found = None
-    if ends := [end for end in ends if end.requires_grad]:
+    if way := [k for k, end in enumerate(ends) if end.requires_grad]:
+        given, back = None if pulls is None else [pulls[k] for k in way], [ends[k] for k in way]
         try:
-            (found,) = torch.autograd.grad(ends, [leaf], pulls, retain_graph=again, allow_unused=True)
+            (found,) = torch.autograd.grad(back, [leaf], given, retain_graph=again, allow_unused=True)
         except RuntimeError as error:
             # Of heaviside, for one, which has no derivative, not even 0; and of a function without a backward pass.
             if not isinstance(error, NotImplementedError) and "not implemented" not in str(error):

@@ -11,7 +11,6 @@ from casemate.core.case import Case
 from casemate.core.exhibit import MOST, pictures, rows, texts_changed
 from casemate.core.facets import DataKind
 from casemate.core.lab import Stored
-from casemate.core.metering import unmetered
 from casemate.core.model import ABSTAIN, NO_ANSWER
 from casemate.core.schema import Feature, FeatureKind
 
@@ -30,10 +29,9 @@ def broken_samples(case: Case, kept: Stored) -> Stored | None:
     if not len(chosen):
         return None
     data = case.data("test")
-    order = np.argsort(data.sample_id)
-    places = order[np.searchsorted(data.sample_id, np.asarray(kept["sample_id"])[chosen], sorter=order)]
+    places = data.places(np.asarray(kept["sample_id"])[chosen])
     before, after = data.x[places], np.asarray(kept["witness"])[chosen].astype(data.x.dtype)
-    was, now = np.asarray(kept["y"])[chosen], np.asarray(unmetered(case.the_model()).labels(after))
+    was, now = np.asarray(kept["y"])[chosen], np.asarray(case.the_model().labels(after))
     norm = str(kept["norm"])
     farthest = f"{upper[chosen].max():.3g}"
     caption = f"{len(chosen)} of the samples broken nearest to their originals, {norm} distance at most {farthest}"

@@ -17,7 +17,7 @@ from casemate.core.rng import uniforms
 from casemate.core.stats import Interval, clopper_pearson
 from casemate.engine.harness import steadied
 from casemate.engine.prepared import Prepared
-from casemate.errors import ConfigError, IntegrityError, Unavailable
+from casemate.errors import ConfigError, Unavailable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,6 @@ __all__ = [
     "one_of_each",
     "pixel_range",
     "rows_apart",
-    "rows_of",
     "staying",
 ]
 
@@ -102,7 +101,7 @@ def answered(case: Case, kept: Stored, views: Callable[[Data], Mapping[str, Arra
     are. The model as the user gave it is asked; one that answers at random by votes, so that a seed gives one report.
     """
     data, model = case.data("test"), steadied(case)
-    rows = rows_of(data, np.asarray(kept["sample_id"]))
+    rows = data.places(np.asarray(kept["sample_id"]))
     labels: dict[str, list[Array]] = {}
     for top in range(0, len(rows), _BATCH):
         part = data.take(rows[top : top + _BATCH])
@@ -125,14 +124,6 @@ def fooled_rows(kept: Stored, name: str, most: int) -> Array:
     """At most so many rows that are right as they are and wrong in the view `name`, one of each class first, `(m,)`."""
     y, clean, labels = (np.asarray(kept[key]) for key in ("y", "clean", name))
     return one_of_each(np.flatnonzero((clean == y) & (labels != y) & (labels != ABSTAIN)), y)[:most]
-
-
-def rows_of(data: Data, sample_id: Array) -> Array:
-    """The positions `(m,)` of samples by their distinct ids; raises `IntegrityError` for ids that are not there."""
-    if len(np.unique(sample_id)) != len(sample_id) or not np.isin(sample_id, data.sample_id).all():
-        raise IntegrityError("expected distinct sample ids of the test data, got others: take the files of this audit")
-    order = np.argsort(data.sample_id)
-    return np.asarray(order[np.searchsorted(data.sample_id, sample_id, sorter=order)])
 
 
 def one_of_each(rows: Array, y: Array) -> Array:

@@ -52,9 +52,7 @@ class CorruptionOptions:
 def _replayed(case: Case, arrays: Mapping[str, Stored], lab: Lab) -> Iterator[Evidence]:
     """The same evidence: the samples are disturbed again with the same random numbers, and the model asked again."""
     data = case.data("test")
-    order = np.argsort(data.sample_id)
-    ids = np.asarray(arrays["answers"]["sample_id"])
-    rows = order[np.searchsorted(data.sample_id, ids, sorter=order)]
+    rows = data.places(np.asarray(arrays["answers"]["sample_id"]))
     yield from _measured(_answers(case, rows, lab), case, lab)
 
 

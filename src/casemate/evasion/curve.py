@@ -67,17 +67,16 @@ def evidence_of(kept: Stored, case: Case, files: tuple[str, ...]) -> Iterator[Ev
     where: dict[str, Scalar] = {"norm": norm}
     sampled = f"{n} of {len(case.data('test'))} test rows, drawn by class"
     yield _CLEAN.measured(_rate(upper > 0), method=sampled, about=norm, at=where, files=files)
-    for eps, open_ in zip(radii, np.asarray(kept["unfinished"]).T, strict=True):
-        at, stands = _at(norm, eps), standing(upper, eps)
-        short = f"; {int(open_.sum())} not fully attacked: the budget ended first" if open_.any() else ""
-        rate = replace(_rate(stands), low=_rate(stands & ~open_).low)  # whoever was not attacked may fall
-        yield _ROBUST.measured(rate, method=sampled + short, about=norm, at=at, files=files)
+    for eps in radii:
+        at, short = _at(norm, eps), int(_unfinished(kept, eps).sum())
+        method = f"{sampled}; {short} not fully attacked: the budget ended first" if short else sampled
+        yield _ROBUST.measured(_robust(kept, eps), method=method, about=norm, at=at, files=files)
         yield _CERTIFIED.measured(_rate(_proved(lower, upper, eps)), method=sampled, about=norm, at=at, files=files)
     points = np.array([radii[-1] * k / _POINTS for k in range(1, _POINTS + 1)])
     points = np.ceil(points) if norm == Norm.L0 else points  # a count: nothing happens between whole numbers
     for eps in sorted({*radii, *points.tolist()}):
         at = _at(norm, eps)
-        yield _CURVE.measured(_rate(standing(upper, eps)), method="brackets", about=norm, at=at, files=files)
+        yield _CURVE.measured(_robust(kept, eps), method="brackets", about=norm, at=at, files=files)
         yield _CERTIFIED_CURVE.measured(
             _rate(_proved(lower, upper, eps)), method="brackets", about=norm, at=at, files=files
         )
@@ -111,6 +110,18 @@ def _proved(lower: Array, upper: Array, eps: float) -> NDArray[np.bool_]:
     A bound says that nothing *below* it does: at eps itself, as far as a whole number or a category may be, one can.
     """
     return np.asarray((lower > eps) & standing(upper, eps))
+
+
+def _robust(kept: Stored, eps: float) -> Interval:
+    """The share that stands within eps; the lower end is what it would be if all not fully attacked fell."""
+    stands = standing(np.asarray(kept["upper"]), eps)
+    return replace(_rate(stands), low=_rate(stands & ~_unfinished(kept, eps)).low)
+
+
+def _unfinished(kept: Stored, eps: float) -> NDArray[np.bool_]:
+    """Which samples were not fully attacked within eps, `(n,)`: in the smallest ball asked for that holds it."""
+    ball = min(int(np.searchsorted(np.asarray(kept["eps"]), eps * (1 - 1e-9))), len(kept["eps"]) - 1)
+    return np.asarray(kept["unfinished"])[:, ball]
 
 
 def _rate(hits: Array) -> Interval:

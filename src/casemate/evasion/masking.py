@@ -124,15 +124,13 @@ def _replayed(case: Case, arrays: Mapping[str, Stored], lab: Lab) -> Iterator[Ev
     """The same shares from the kept rows; where a sample was broken its witness is judged again."""
     del lab
     data = case.data("test")
-    order = np.argsort(data.sample_id)
     for sign in _SIGNS:
         kept = arrays.get(sign.name.partition(".")[2])
         if kept is None:
             continue
         shown = np.array(kept["shown"])
         if "witness" in kept:
-            ids = np.asarray(kept["sample_id"])[shown]
-            rows = order[np.searchsorted(data.sample_id, ids, sorter=order)]
+            rows = data.places(np.asarray(kept["sample_id"])[shown])
             points, true = np.asarray(kept["witness"]).astype(data.x.dtype), data.labels[rows]
             holds = wrong(case.the_model(), points, true) & permitted(data.schema, data.x[rows], points)
             holds &= how_far(Norm.LINF, data.x[rows], points, data.schema) <= float(kept["eps"]) * (1 + 1e-6)

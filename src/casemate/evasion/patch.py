@@ -31,7 +31,6 @@ from casemate.evasion._one_for_all import (
     fooled_rows,
     pixel_range,
     rows_apart,
-    rows_of,
     staying,
 )
 
@@ -202,7 +201,7 @@ def _show(case: Case, kept: Stored, place: int, lab: Lab) -> None:
     data, chosen = case.data("test"), fooled_rows(kept, "patched", MOST)
     if not len(chosen):
         return
-    part = data.take(rows_of(data, np.asarray(kept["sample_id"])[chosen]))
+    part = data.take(data.places(np.asarray(kept["sample_id"])[chosen]))
     after = _covered(part, np.asarray(kept["patch"]), lab)
     was, now = (np.asarray(kept[name])[chosen] for name in ("y", "patched"))
     caption = f"one patch for all, {float(kept['share']):.0%} of the picture, at random places: rows that it fools"

@@ -24,7 +24,6 @@ from casemate.engine.reach import reach_of
 from casemate.errors import BudgetExhausted, ConfigError, Unavailable
 from casemate.evasion import THREAT
 from casemate.evasion._extremes import Best, Extremes
-from casemate.evasion._one_for_all import rows_of
 from casemate.evasion.standard import usual_eps
 
 __all__ = ["RegressionOptions", "measure_worst_error"]
@@ -188,7 +187,7 @@ def _measured_again(case: Case, kept: Stored) -> dict[str, Any]:
     Instead of a witness outside its ball or the schema, or whose answer is no number, the sample itself counts.
     """
     data, norm, eps = case.data("test"), Norm(str(kept["norm"])), np.asarray(kept["eps"]).tolist()
-    rows = rows_of(data, np.asarray(kept["sample_id"]))
+    rows = data.places(np.asarray(kept["sample_id"]))
     x = data.x[rows]
     clean = _answers(case, x, kept["clean"])
     again: dict[str, Any] = {"sample_id": data.sample_id[rows], "y": data.labels[rows], "clean": clean}
@@ -199,7 +198,7 @@ def _measured_again(case: Case, kept: Stored) -> dict[str, Any]:
             told[:, column] = extreme(np.where(np.isfinite(now), now, clean), clean)
         again[side] = told
     known = np.isfinite(clean)
-    odd, radii = rows_of(data, np.asarray(kept["odd_id"])), np.asarray(kept["odd_eps"])
+    odd, radii = data.places(np.asarray(kept["odd_id"])), np.asarray(kept["odd_eps"])
     points = _lawful(case, norm, data.x[odd], np.asarray(kept["odd_x"]).astype(x.dtype), radii)
     still = ~np.isfinite(_answers(case, points, np.zeros(len(odd))))
     lost = data.sample_id[rows[~known]], 0.0, x[~known]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from casemate.core.case import Case
 from casemate.core.data import Data
 from casemate.core.evidence import Direction, Evidence, Metric, Quantity
+from casemate.core.exhibit import MOST
 from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab, Stored
 from casemate.core.metering import observed
@@ -23,7 +24,7 @@ from casemate.core.plugin import probe
 from casemate.core.schema import Schema
 from casemate.engine.harness import VOTES, batch_of, how_far, open_ledger, permitted, steadied, unanswered, wrong
 from casemate.engine.prepared import prepare
-from casemate.errors import BudgetExhausted, ConfigError
+from casemate.errors import BudgetExhausted, ConfigError, Unavailable
 from casemate.evasion import THREAT
 from casemate.evasion._broken import broken_samples
 from casemate.evasion.curve import METRICS, evidence_of, standing
@@ -131,7 +132,7 @@ def measure_robustness(case: Case, lab: Lab) -> Iterator[Evidence]:
         stages_for(case, norm, lab)
         found = _attacked(case, rows, norm, radii, lab=lab, said=said)
         yield from evidence_of(found, case, _kept(f"brackets-{norm}", found, lab))
-        if (exhibit := broken_samples(case, found)) is not None:
+        if lab.meter.affords(MOST) and (exhibit := broken_samples(case, found)) is not None:
             lab.show(f"broken-{norm}", exhibit)
         unfinished += int(np.asarray(found["unfinished"]).any(axis=1).sum())
     notes = _notes(said)
@@ -147,7 +148,10 @@ def measure_robustness(case: Case, lab: Lab) -> Iterator[Evidence]:
 def _prepared(case: Case, x: Array, lab: Lab) -> Iterator[Evidence]:
     """What was done to the model before gradients were taken: folded, rounded, averaged, and how many rows at once."""
     if Facet.GRADIENTS in case.offers and find_spec("torch") is not None and lab.meter.affords(_COMPARISON):
-        ready = prepare(case.the_model(), x, lab.meter, seed=lab.seed_for("draws"))
+        try:
+            ready = prepare(case.the_model(), x, lab.meter, seed=lab.seed_for("draws"))
+        except (BudgetExhausted, Unavailable):  # whoever attacks with it says so
+            return
         asked = f"; judged by {VOTES} votes a sample" if ready.random else ""
         yield _PREPARED.measured(ready.part, method="; ".join(ready.notes) + asked, n=len(x))
 
@@ -307,8 +311,7 @@ def _joined(parts: Sequence[Stored]) -> dict[str, Any]:
 def _judged_again(case: Case, kept: Stored) -> Array:
     """The upper bounds that hold: the witness is as far as was said, allowed, and wrongly answered; else inf."""
     data = case.data("test")
-    order = np.argsort(data.sample_id)
-    rows = order[np.searchsorted(data.sample_id, kept["sample_id"], sorter=order)]
+    rows = data.places(np.asarray(kept["sample_id"]))
     upper, witness = np.array(kept["upper"]), np.asarray(kept["witness"])
     claimed = np.flatnonzero(np.isfinite(upper))
     if len(claimed):

@@ -35,7 +35,6 @@ from casemate.evasion._one_for_all import (
     fooled_rows,
     pixel_range,
     rows_apart,
-    rows_of,
     staying,
 )
 from casemate.evasion.standard import usual_eps
@@ -214,7 +213,7 @@ def _show(case: Case, kept: Stored, lab: Lab) -> None:
     chosen = fooled_rows(kept, "moved", MOST - (data.schema.kind is DataKind.IMAGE))
     if not len(chosen):
         return
-    x = data.x[rows_of(data, np.asarray(kept["sample_id"])[chosen])]
+    x = data.x[data.places(np.asarray(kept["sample_id"])[chosen])]
     if data.schema.kind is DataKind.IMAGE:
         x = np.concatenate([np.full_like(x[:1], sum(pixel_range(data)) / 2), x])
     reach = reach_of(Norm(str(kept["norm"])), float(kept["eps"]), x, data.schema)
