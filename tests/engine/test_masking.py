@@ -332,7 +332,7 @@ def test_features_that_cannot_move_and_missing_values_are_no_sign() -> None:
     schema = Schema(DataKind.TABLE, (3,), features)
     filled = nn.Sequential(Fill(), nn.Linear(3, 2).double()).eval()
     model = wrap(filled, classes=("a", "b"), schema=schema)
-    x = np.column_stack([np.arange(40.0), np.arange(40) % 7 * 1.0, np.where(np.arange(40) % 2, np.nan, 0.5)])
+    x = np.column_stack([np.linspace(0.0, 1.0, 40), np.arange(40) % 7 * 1.0, np.where(np.arange(40) % 2, np.nan, 0.5)])
     y = np.asarray(model.labels(x))
     look = inspect(prepare(model, x), reach_of(Norm.LINF, 0.2, x, schema), y, np.arange(40), seed=0)
     assert not any(shares(look).values())  # where only the whole number could move, no step is long enough to tell
