@@ -45,6 +45,7 @@ __all__ = [
 Progress = Callable[[str, int, int], None]
 _VERSIONED = ("casemate", "numpy", "scipy", "pandas", "scikit-learn", "torch", "skops", "safetensors")
 _HEAD = struct.Struct("<QQ")
+_BUILT = (PluginKind.RESOURCE, PluginKind.DETECTOR)
 
 
 @dataclass(slots=True)
@@ -138,7 +139,7 @@ class Workshop:
 
         So is one that could not be built: whoever asks next is told the same error, and nothing is asked or paid again.
         """
-        plugin = next((p for p in self.plugins if p.kind is PluginKind.RESOURCE and p.id == name), None)
+        plugin = next((p for p in self.plugins if p.kind in _BUILT and p.id == name), None)
         if plugin is None:
             raise Unavailable(f"expected the resource {name}, got none of that id: install what offers it")
         if (why := applicable(plugin, case)) is not None:

@@ -38,9 +38,10 @@ class DataKind(StrEnum):
 
 
 class PluginKind(StrEnum):
-    """The seven kinds of plug-in."""
+    """The eight kinds of plug-in."""
 
     RESOURCE = "resource"
+    DETECTOR = "detector"
     ATTACK = "attack"
     CERTIFICATE = "certificate"
     PROBE = "probe"

@@ -20,6 +20,7 @@ __all__ = [
     "Plugin",
     "attack",
     "certificate",
+    "detector",
     "guard",
     "hardening",
     "plugin_id",
@@ -129,6 +130,7 @@ def plugin_id(function: Function) -> str:
 
 
 resource = _maker(PluginKind.RESOURCE)
+detector = _maker(PluginKind.DETECTOR)
 attack = _maker(PluginKind.ATTACK)
 certificate = _maker(PluginKind.CERTIFICATE)
 probe = _maker(PluginKind.PROBE)

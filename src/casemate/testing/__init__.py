@@ -18,6 +18,7 @@ from __future__ import annotations
 from casemate.testing.checks import (
     check_attack,
     check_certificate,
+    check_detector,
     check_guard,
     check_hardening,
     check_plugin,
@@ -31,6 +32,7 @@ from casemate.testing.toys import toy_case, toy_cases
 __all__ = [
     "check_attack",
     "check_certificate",
+    "check_detector",
     "check_guard",
     "check_hardening",
     "check_model",

@@ -16,7 +16,7 @@ from casemate._workshop import Workshop
 from casemate.core.bracket import Batch, Goal, Ledger
 from casemate.core.budget import Meter
 from casemate.core.case import Candidate, Case
-from casemate.core.data import Data
+from casemate.core.data import Data, Splits
 from casemate.core.evidence import Evidence, check
 from casemate.core.facets import PluginKind, Profile
 from casemate.core.lab import Lab
@@ -36,6 +36,7 @@ from casemate.testing.toys import toy_cases
 __all__ = [
     "check_attack",
     "check_certificate",
+    "check_detector",
     "check_guard",
     "check_hardening",
     "check_plugin",
@@ -53,6 +54,7 @@ def check_plugin(plugin: Plugin, case: Case | None = None) -> None:
     checks: dict[PluginKind, Callable[[Plugin, Case | None], None]] = {
         PluginKind.ATTACK: check_attack,
         PluginKind.CERTIFICATE: check_certificate,
+        PluginKind.DETECTOR: check_detector,
         PluginKind.GUARD: check_guard,
         PluginKind.HARDENING: check_hardening,
         PluginKind.PROBE: check_probe,
@@ -108,6 +110,19 @@ def check_resource(plugin: Plugin, case: Case | None = None) -> None:
     for one in _fitting(plugin, case):
         packed = [arrays.pack(_lab(plugin, Meter()).get(plugin.id, one)) for _ in range(2)]
         _expect(packed[0] == packed[1], f"the same bytes for the same seed from {plugin.id}", "others")
+
+
+def check_detector(plugin: Plugin, case: Case | None = None) -> None:
+    """A suspicion of every row that the order of the rows does not change, and the same for the same seed."""
+    _declared(plugin, PluginKind.DETECTOR)
+    for one in _fitting(plugin, case):
+        train = one.data("train")
+        alone = replace(one, model=None, bundle=None, splits=Splits(train=train))
+        found = [_lab(plugin, Meter()).get(plugin.id, alone) for _ in range(2)]
+        _expect(arrays.pack(found[0]) == arrays.pack(found[1]), f"the same bytes for the same seed from {plugin.id}", 2)
+        score = np.asarray(found[0]["score"])
+        _expect(score.shape == (len(train),), f"a score of each row from {plugin.id}", score.shape)
+        _expect(not np.isinf(score).any(), f"finite scores (or NaN) from {plugin.id}", "infinite ones")
 
 
 def check_hardening(plugin: Plugin, case: Case | None = None) -> None:
