@@ -3,34 +3,44 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
+import casemate
 from casemate import _audit
 from casemate._audit import Order, Place
 from casemate._replay import replay
 from casemate.core.budget import Budget
 from casemate.core.case import Case
 from casemate.core.data import Data, Splits
-from casemate.core.facets import DataKind, Profile
+from casemate.core.evidence import Direction, Evidence, Metric, Quantity
+from casemate.core.facets import DataKind, Facet, Profile
 from casemate.core.judgement import Status
+from casemate.core.lab import Lab
 from casemate.core.model import Model
 from casemate.core.outcome import Clean, Failed, Finding, Severity, Skipped, SkipReason
+from casemate.core.plugin import probe
 from casemate.core.policy import Policy
 from casemate.core.report import Report, Timings
 from casemate.core.schema import Feature, Schema
-from casemate.errors import ConfigError, IntegrityError, LawBroken, UsageError
+from casemate.errors import ConfigError, DataError, IntegrityError, LawBroken, UsageError
 from casemate.report import json as report_json
-from toyroom import rate, table_of_answers
+from toyroom import THREAT, rate, table_of_answers
 from toyroom.cheats import CHEATS
 
 TODAY = dt.date(2026, 11, 22)
+NOTE = Metric("toyroom.note", Quantity.NOTE, Direction.EXACT)
 PROBES = (rate.rate, table_of_answers.table_of_answers, table_of_answers.share_of_class_one)
 
 
@@ -143,7 +153,7 @@ def test_a_folder_takes_one_audit_at_a_time(tmp_path: Path) -> None:
     refused: list[str] = []
 
     def second(x: np.ndarray) -> np.ndarray:
-        if not refused:
+        if not refused and len(x) > 2:  # the trial of two rows is before the folder is taken
             with pytest.raises(UsageError) as caught:
                 audit(place=Place(output=tmp_path, store=str(tmp_path / "store")))
             refused.append(str(caught.value))
@@ -161,8 +171,8 @@ def test_an_interrupted_run_goes_on_where_it_was_and_ends_the_same(tmp_path: Pat
     calls = {"n": 0}
 
     def failing(x: np.ndarray) -> np.ndarray:
-        calls["n"] += 1
-        if calls["n"] == 4:
+        calls["n"] += len(x) > 2  # not the trial of two rows before each run
+        if calls["n"] == 4 and len(x) > 2:
             raise KeyboardInterrupt
         return threshold(x)
 
@@ -258,3 +268,93 @@ def _begun(store: str) -> bool:
         return bool(opened.runs())
     finally:
         opened.close()
+
+
+def of_rows(n: int = 40, missing: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
+    x = np.random.default_rng(0).normal(size=(n, 3))
+    y = (x[:, 0] > 0).astype(np.int64)
+    x[list(missing), 1] = np.nan
+    return x, y
+
+
+def test_data_that_a_model_does_not_take_is_one_error_before_anything_runs() -> None:
+    x, y = of_rows()
+    model = LogisticRegression().fit(x, y)
+    told: list[str] = []
+    with pytest.raises(DataError) as caught:
+        _audit.run(
+            casemate.case(model, test=of_rows(missing=(17,))),
+            Order(profile=Profile.QUICK),
+            on_progress=lambda name, done, total: told.append(name),
+        )
+    said = str(caught.value)
+    assert re.match(
+        r"expected .* to take rows with a missing value, as 17 of the test data, got ValueError: .*NaN", said
+    )
+    assert said.endswith("fill them in, or audit the pipeline that does")
+    assert "\n" not in said
+    assert told == []
+    pipeline = make_pipeline(SimpleImputer(), LogisticRegression()).fit(x, y)
+    report = casemate.audit(pipeline, test=of_rows(missing=(17,)), only=["preflight/determinism"])
+    assert [type(o) for o in report.outcomes] == [Clean]
+
+    def fussy(rows: np.ndarray) -> np.ndarray:
+        raise TypeError("columns are wrong\nand much more")
+
+    case = dataclasses.replace(make_case(), model=Model("fussy", "sha256:0", fussy))
+    with pytest.raises(
+        DataError, match=r"expected fussy to take the rows of the test data, got TypeError: columns are"
+    ):
+        audit(case=case)
+
+
+def test_the_trial_asks_few_rows_on_no_meter_and_no_endpoint_and_nobody_where_nothing_asks_the_model() -> None:
+    asked: list[int] = []
+
+    def counting(rows: np.ndarray) -> np.ndarray:
+        asked.append(len(rows))
+        return threshold(rows)
+
+    case = dataclasses.replace(make_case(), model=Model("counting", "sha256:0", counting))
+    report = audit(case=case, plugins=(rate.rate,))
+    assert asked[0] == 2
+    assert report.plugins["toyroom/rate"].spent.forwards == 100 == sum(asked) - 2
+    asked.clear()
+    remote = dataclasses.replace(case, model=Model("remote", "sha256:0", counting, framework="http"))
+    audit(case=remote, plugins=(rate.rate,))
+    assert sum(asked) == 100
+    asked.clear()
+    silent = probe(threat=THREAT, source="hand", metrics=(NOTE,), needs={Facet.TEST})(lambda case, lab: iter(()))
+    audit(case=case, plugins=(silent,))
+    assert asked == []
+
+
+@dataclasses.dataclass(frozen=True)
+class Picky:
+    """Options that only the case can judge."""
+
+    positive: str = "yes"
+
+    def check(self, case: Case) -> None:
+        """Raise `ConfigError` for a class that the case has not."""
+        if self.positive not in case.the_model().classes:
+            raise ConfigError(f"expected a class, got {self.positive!r}: name one")
+
+
+def test_options_are_held_against_the_case_before_anything_runs() -> None:
+    picky = probe(threat=THREAT, source="hand", metrics=(NOTE,), needs={Facet.LABELS}, options=Picky)(
+        lambda case, lab: iter([NOTE.measured(1, method="hand")])
+    )
+    assert audit(plugins=(picky,)).ruling.exit_code == 3
+    with pytest.raises(ConfigError, match="expected a class, got 'maybe'"):
+        audit(Order(options={picky.id: {"positive": "maybe"}}), plugins=(picky, rate.rate))
+
+
+def test_a_probe_may_say_why_it_has_nothing_to_measure() -> None:
+    def empty(case: Case, lab: Lab) -> Generator[Evidence, None, str]:
+        yield from ()
+        return "nothing here is red"
+
+    (outcome,) = audit(plugins=(probe(threat=THREAT, source="hand", metrics=(NOTE,))(empty),)).outcomes
+    assert isinstance(outcome, Skipped)
+    assert (outcome.reason, outcome.detail) == (SkipReason.NOT_APPLICABLE, "nothing here is red")

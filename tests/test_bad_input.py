@@ -270,7 +270,7 @@ CASES = (
     Bad("a bad executor", toml('profile = "quick"', 'executor = "pools"'), ("audit.executor", "pools")),
     Bad("a bad severity", toml('fail_on = "high"', 'fail_on = "hihg"'), ("policy.fail_on", "'high'")),
     Bad("a bad norm", added('[probe."evasion/standard"]\nnorm = "lsup"\n'), ("norm", "linf", "lsup")),
-    Bad("a negative eps", added('[probe."evasion/standard"]\neps = [0.1, -0.1]\n'), ("eps", "positive", "-0.1")),
+    Bad("a negative eps", added('[probe."evasion/standard"]\neps = [0.1, -0.1]\n'), ("eps", "above 0", "-0.1")),
     Bad("an eps that is no number", added('[probe."evasion/standard"]\neps = nan\n'), ("eps", "finite", "nan")),
     Bad("an eps in words", added('[probe."evasion/standard"]\neps = "small"\n'), ("eps", "small")),
     Bad(
@@ -325,10 +325,8 @@ CASES = (
     Bad(
         "no samples to attack",
         nothing,
-        ("nothing was tested",),
+        ("samples", "from 1"),
         ask="audit --only evasion/standard --set evasion/standard.samples=0",
-        code=3,
-        plugin="ruling",
     ),
     # what the command line says
     Bad("a configuration that is not there", nothing, ("nowhere.toml", "casemate init"), ask="audit nowhere.toml"),
@@ -364,7 +362,14 @@ CASES = (
         code=3,
     ),
     Bad("a store without a driver", nothing, ("database", "nosuch"), code=3, ask=PREFLIGHT + " --store nosuch://x"),
-    Bad("a disk that is full of the store", nothing, ("store", "I/O"), code=3, apart=True, limit=30_000),
+    Bad(
+        "a disk that is full of the store",
+        nothing,
+        ("write the store", "free some space", "--store"),
+        code=3,
+        apart=True,
+        limit=30_000,
+    ),
     Bad(
         "a disk that is full of reports",
         nothing,

@@ -301,6 +301,99 @@ def test_a_regressor_reads_its_targets_as_numbers(tmp_path: Path) -> None:
     np.testing.assert_array_equal(case.data("test").labels, x[:, 0])
 
 
+NUMBERS = """
+import numpy as np, torch
+from torch import nn
+
+def bare():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1))
+
+def wrapped():
+    from casemate.adapters.torch import wrap_module
+    return wrap_module(bare(), regression=True)
+
+def answers(x):
+    return np.asarray(x).sum(axis=1)
+
+def fit(data, init, rng):
+    return bare()
+"""
+
+
+@pytest.fixture
+def numbers(tmp_path: Path) -> Path:
+    """A folder with numbers to predict, nets for them, and no casemate.toml."""
+    from safetensors.torch import save_file
+    from torch import nn
+
+    (tmp_path / "regress.py").write_text(NUMBERS)
+    save_file(nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1)).state_dict(), tmp_path / "w.safetensors")
+    x = RNG.random((30, 2))
+    pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "y": x.sum(axis=1)}).to_csv(tmp_path / "t.csv", index=False)
+    return tmp_path
+
+
+def predicting(model: str, more: str = "") -> str:
+    return f"[model]\n{model}\n[data]\ntest = 't.csv'\ntarget = 'y'\n{more}"
+
+
+@pytest.mark.parametrize(
+    ("model", "task"),
+    [
+        ("factory = 'regress:wrapped'", ""),
+        ("factory = 'regress:wrapped'", "task = 'regression'"),
+        ("factory = 'regress:bare'", "task = 'regression'"),
+        ("path = 'w.safetensors'\nfactory = 'regress:bare'", "task = 'regression'"),
+        ("function = 'regress:answers'", "task = 'regression'"),
+        ("function = 'regress:answers'\noutputs = 'labels'", "task = 'regression'"),
+    ],
+)
+def test_a_number_is_predicted_where_the_model_or_the_file_says_so(model: str, task: str, numbers: Path) -> None:
+    # A bare net became a classifier of one logit, whose labels were "no class of the model"; a wrapped one was refused.
+    case = case_of(load(write(numbers, predicting(model, task))))
+    data, found = case.data("test"), case.the_model()
+    assert found.task is Task.REGRESSION
+    answers = found.labels(data.x)
+    assert answers.shape == (30,)
+    assert len(np.unique(answers)) > 20
+    assert (Facet.GRADIENTS in case.offers) == ("factory" in model)
+
+
+def test_a_recipe_of_a_regression_makes_one(numbers: Path) -> None:
+    more = "task = 'regression'\n[train]\nrecipe = 'regress:fit'"
+    case = case_of(load(write(numbers, predicting("factory = 'regress:bare'", more))))
+    assert case.recipe is not None
+    assert case.recipe.fit(case.data("test"), {}, np.random.default_rng(0)).task is Task.REGRESSION
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        (predicting("factory = 'regress:wrapped'", "task = 'classification'"), DataError, "data. task = 'regression'"),
+        (predicting("factory = 'regress:bare'"), DataError, "data. task = 'regression'"),
+        (
+            predicting("factory = 'regress:bare'\noutputs = 'logits'", "task = 'regression'"),
+            ConfigError,
+            "leave it out",
+        ),
+        (predicting("factory = 'regress:wrapped'\noutputs = 'logits'"), ConfigError, "say it where that is wrapped"),
+        (predicting("path = 'w.safetensors'\nfactory = 'regress:wrapped'"), ModelError, "got Model: return the bare"),
+    ],
+)
+def test_a_task_that_does_not_fit_is_one_clear_error(text: str, kind: Any, message: str, numbers: Path) -> None:
+    with pytest.raises(kind, match=message):
+        case_of(load(write(numbers, text)))
+
+
+def test_a_classifier_for_a_regression_is_refused(tmp_path: Path) -> None:
+    x = RNG.random((30, 2))
+    save_skops(tmp_path / "m.skops", LogisticRegression().fit(x, x[:, 0] > 0.5))
+    pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "y": x[:, 0]}).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(ConfigError, match=r"a model for .data. task = 'regression', got one for classification"):
+        case_of(load(write(tmp_path, predicting("path = 'm.skops'", "task = 'regression'"))))
+
+
 def toml(model: str, more: str = "") -> str:
     return f"[model]\n{model}\n[data]\ntest = 'test.npz'\n{more}"
 

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from casemate.core.outcome import Clean, Skipped, SkipReason
 from casemate.core.records import Decision, Event
 from casemate.errors import Unavailable, UsageError
 from casemate.store import Store, open_store, tables
+from casemate.store.faults import fault_of
 
 
 @pytest.fixture(scope="session")
@@ -117,3 +122,90 @@ def test_a_store_in_a_place_that_is_no_folder_is_a_usage_error(tmp_path: Path) -
 def test_a_database_that_cannot_be_reached_is_unavailable(url: str) -> None:
     with pytest.raises(Unavailable, match="expected"):
         open_store(url)
+
+
+FILL = """
+    import resource, sys
+    from pathlib import Path
+    from casemate.errors import Unavailable
+    from casemate.store import open_store
+    told = []
+    for limit in range(0, 160_000, 9_000):  # where the disk ends: in the file, its log, its shared memory, a table
+        place = Path(sys.argv[1]) / str(limit)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        try:
+            store = open_store(place)
+            store.begin("x", "sha256:req", "")
+            store.close()
+        except Unavailable as error:
+            told.append(str(error))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        again = open_store(place)
+        assert [row.name for row in again.runs()] in ([], ["x"])
+        again.begin("y", "sha256:req", "")
+        again.close()
+    assert len(told) >= 8, told
+    assert all("expected to write the store in" in t and "file too large: free some space, or" in t for t in told), told
+"""
+
+
+def test_a_store_that_finds_no_room_says_so_and_is_whole_in_the_next_run(tmp_path: Path) -> None:
+    # It said "expected a database for the store, got ... disk I/O error: check the URL and that it runs", and left half
+    # of its tables: "table runs already exists", for ever after.
+    subprocess.run([sys.executable, "-c", textwrap.dedent(FILL), str(tmp_path)], check=True, timeout=60)
+
+
+OPEN = """
+    import sys
+    from casemate.cli._boundary import guarded
+    from casemate.store import open_store
+    print(guarded(lambda: open_store(sys.argv[1]).close()))
+"""
+
+
+def test_a_full_disk_is_no_fault_of_a_url(tmp_path: Path) -> None:
+    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec"]
+    mount = f"mount -t tmpfs -o size=60k tmpfs '{tmp_path}'"
+    try:
+        subprocess.run([*alone, mount], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no disk of one's own here")
+    opened = f"'{sys.executable}' -c '{textwrap.dedent(OPEN)}' '{tmp_path}/own'"
+    found = subprocess.run(
+        [*alone, f"{mount}; {opened}; mount -o remount,size=4m '{tmp_path}'; {opened}"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert "got       no space left on device" in found.stderr
+    assert "mend      free some space, or choose another place with --store" in found.stderr
+    assert found.stdout.split() == ["3", "0"]
+
+
+def test_a_full_disk_before_a_run_began_offers_no_resumption(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    with store._engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    sa.event.listen(
+        store._engine, "begin", lambda c: c.exec_driver_sql(f"PRAGMA max_page_count = {pages}"), insert=True
+    )
+    with pytest.raises(Unavailable, match="no space left on device: free some space, or") as caught:
+        store.begin("x" * 100_000, "sha256:req", "")
+    assert fault_of(caught.value) is caught.value
+    assert "--resume" not in str(caught.value)
+    assert store.runs() == []
+    store.close()
+
+
+def test_a_file_that_is_no_store_is_told_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "store.db").write_bytes(b"not a database, but long enough to be looked at as one" * 100)
+    with pytest.raises(Unavailable, match=r"store\.db, got file is not a database: mend or move the file"):
+        open_store(tmp_path)
+
+
+def test_two_that_make_a_store_at_once_both_have_it(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        stores = list(pool.map(lambda _: open_store(tmp_path), range(4)))
+    for number, store in enumerate(stores):
+        store.begin(str(number), "sha256:req", "")
+        store.close()
+    assert len(open_store(tmp_path).runs()) == 4

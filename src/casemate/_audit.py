@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from casemate.core.stats import Interval
 from casemate.errors import BudgetExhausted, ConfigError, Contradiction, LawBroken, Unavailable, UsageError
 from casemate.executors import executor, fixed_threads
 from casemate.formats import calibrations, canonical
+from casemate.preflight._trial import try_out
 from casemate.report.folder import refuse_unwritable, write_report
 from casemate.report.notes import notes_of
 from casemate.store import Store, open_store
@@ -174,6 +175,7 @@ def _planned(case: Case, order: Order, plugins: tuple[Plugin, ...]) -> list[Step
     steps = plan(plugins, case, profile=order.profile, budget=order.budget, options=order.options, only=order.only)
     if not steps:
         raise UsageError("expected at least one probe in the plan, got none: mend `only`")
+    try_out(case, steps)
     return steps
 
 
@@ -269,8 +271,6 @@ def _stepped(case: Case, step: Step, shop: Workshop, deadline: float | None) -> 
             mine = {digest: path for digest, path in shop.files.items() if digest not in files_before}
             built = {k: v for k, v in shop.charged.items() if k not in charged_before}
             shop.finish(key, recorded(evidence, trouble, meter.spent, mine, built))
-    if not evidence and trouble is None:
-        trouble = Skipped(plugin.id, SkipReason.NOT_APPLICABLE, "found nothing to measure on this case")
     outcomes = judge(plugin.id, evidence)
     return [*outcomes, trouble] if trouble is not None else outcomes
 
@@ -278,21 +278,19 @@ def _stepped(case: Case, step: Step, shop: Workshop, deadline: float | None) -> 
 def _probed(case: Case, step: Step, shop: Workshop, meter: Meter) -> tuple[list[Evidence], Skipped | Failed | None]:
     plugin = step.plugin
     evidence: list[Evidence] = []
+    why: list[object] = []
     before = _checksum(case)
     trouble: Skipped | Failed | None = None
     try:
-        for item in plugin.function(metered_case(case, meter), shop.lab(plugin, step.options, meter)):
-            _hold_to_law(plugin, item, shop)
+        for item in _heard(plugin.function(metered_case(case, meter), shop.lab(plugin, step.options, meter)), why):
+            _hold_to_law(plugin, item, shop, len(evidence))
             evidence.append(item)
-            _hold_to_end(plugin, len(evidence))
     except BudgetExhausted as error:
         trouble = Skipped(plugin.id, SkipReason.BUDGET, str(error))
     except Unavailable as error:
         trouble = Skipped(plugin.id, SkipReason.UNAVAILABLE, str(error))
-    except Contradiction as error:
-        trouble = Failed(plugin.id, str(error), cause="contradiction")
     except LawBroken as error:
-        trouble = Failed(plugin.id, str(error), cause="law")
+        trouble = Failed(plugin.id, str(error), cause="contradiction" if isinstance(error, Contradiction) else "law")
     except Exception as error:  # a plug-in may raise anything; its failure is an outcome
         if fault_of(error):
             raise
@@ -302,7 +300,17 @@ def _probed(case: Case, step: Step, shop: Workshop, meter: Meter) -> tuple[list[
     trouble = _refused(plugin, meter, trouble)
     if isinstance(trouble, Failed) and trouble.cause == "law":
         evidence = []  # nothing that a law-breaker said is used
-    return evidence, trouble
+    return evidence, trouble or _nothing(plugin, evidence, why)
+
+
+def _heard(items: Any, why: list[object]) -> Iterator[Evidence]:
+    """The evidence that a probe yields; what it returns, if anything, is `why` there is none."""
+    why.append((yield from items))
+
+
+def _nothing(plugin: Plugin, evidence: list[Evidence], why: list[object]) -> Skipped | None:
+    said = next((text for text in why if isinstance(text, str)), "found nothing to measure on this case")
+    return None if evidence else Skipped(plugin.id, SkipReason.NOT_APPLICABLE, said)
 
 
 def _refused(plugin: Plugin, meter: Meter, trouble: Skipped | Failed | None) -> Skipped | Failed | None:
@@ -314,12 +322,9 @@ def _refused(plugin: Plugin, meter: Meter, trouble: Skipped | Failed | None) -> 
     return trouble
 
 
-def _hold_to_end(plugin: Plugin, measurements: int) -> None:
-    if measurements > _MOST_EVIDENCE:
+def _hold_to_law(plugin: Plugin, item: object, shop: Workshop, before: int) -> None:
+    if before >= _MOST_EVIDENCE:
         raise LawBroken(f"expected {plugin.id} to come to an end, got over {_MOST_EVIDENCE:,} measurements: stop it")
-
-
-def _hold_to_law(plugin: Plugin, item: object, shop: Workshop) -> None:
     if type(item) is not Evidence:  # a subclass could answer otherwise when it is asked again
         raise LawBroken(f"expected evidence from {plugin.id}, got {type(item).__name__}: yield Evidence")
     check(item)

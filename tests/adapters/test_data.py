@@ -171,7 +171,7 @@ def test_sensitive_columns_stay_features_unless_dropped(tmp_path: Path) -> None:
         ({}, {"target": "label", "overrides": {"town": {"kind": "numeric"}}}, "numbers in column 'town', got text"),
         ({}, {"target": "label", "overrides": {"age": {"hi": 20}}}, "numbers in .18, 20. in column 'age'"),
         ({}, {"target": "label", "classes": ("no", "maybe")}, "among the classes no, maybe, got yes"),
-        ({}, {"target": "pay"}, "60 fractional numbers: a regression target"),
+        ({}, {"target": "pay"}, "60 fractional numbers, a regression target"),
         ({"label": "no"}, {"target": "label"}, "at least two classes, got only 'no'"),
         ({"label": "no"}, {"target": "label", "classes": ("no", "yes")}, "at least two classes in t.parquet"),
         ({"label": None}, {"target": "label"}, "none in 60 rows of 'label'"),

@@ -14,7 +14,7 @@ from casemate.core.model import Task
 from casemate.core.outcome import Failed
 from casemate.errors import DataError
 
-HOW = r"a regression model \(of a torch net: casemate.adapters.torch.wrap_module\(net, regression=True\)\)"
+HOW = r"task = 'regression' \(in Python, .* by casemate.adapters.torch.wrap_module\(net, regression=True\)\)"
 
 
 @pytest.mark.parametrize("y", [np.linspace(0, 1, 60), np.arange(1200), np.arange(100)])

@@ -191,7 +191,7 @@ def test_tied_weights_are_written_twice_and_read_back(tmp_path: Path) -> None:
     ("factory", "message"),
     [
         (f"{NETS}:raises", "RuntimeError: no graphics card"),
-        (f"{NETS}:text", "got str: return the module"),
+        (f"{NETS}:text", "got str: return the bare module"),
         (f"{NETS}:NUMBER", "to be a function, got int"),
         (f"{NETS}:buld", "did you mean build"),
         ("tests.adapters.no_such:build", "expected a module tests.adapters.no_such"),

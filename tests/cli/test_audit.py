@@ -211,17 +211,30 @@ def test_an_interrupted_audit_says_how_to_go_on_and_goes_on(capsys, at):
     assert len(re.findall(r"^[0-9a-f]{16} ", runs, re.MULTILINE)) == 1, "the run was resumed, not begun again"
 
 
-def test_an_audit_interrupted_before_it_began_promises_nothing(capsys, at, monkeypatch):
-    from casemate import config
+BEFORE = (  # reading the order, building the case, planning, opening the store, noting the run
+    "casemate.config.load",
+    "casemate.config.order_of",
+    "casemate.config.case_of",
+    "casemate.catalog.plugins",
+    "casemate._audit.open_store",
+    "casemate._audit.alone_in",
+    "casemate.store.Store.begin",
+)
 
+
+@pytest.mark.parametrize("step", BEFORE)
+def test_an_audit_interrupted_before_it_began_promises_nothing(capsys, at, monkeypatch, step):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(config, "case_of", interrupted)
+    monkeypatch.setattr(step, interrupted)
     code, out, err = asked(capsys, "audit")
     assert (code, out) == (130, "")
-    assert err == "interrupted before the audit had begun: start it again\n"
-    assert not (at / ".casemate").exists()
+    assert err == "interrupted before the audit had begun: give the same command again\n"
+    monkeypatch.undo()
+    monkeypatch.chdir(at)
+    code, _, err = asked(capsys, "audit", "--resume")
+    assert (code, "expected a run to resume" in " ".join(err.split())) == (2, True), "there was nothing to promise"
 
 
 MAIN = (

@@ -59,26 +59,27 @@ def test_expected_got_and_mend_are_lines_of_one_block():
     ]
 
 
+@pytest.mark.parametrize("arguments", [[], ["scan", "m.pkl"], ["audit", "my model.toml"], ["audit", "--resume"]])
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt(), 130])
-def test_an_interruption_is_130_and_says_how_to_go_on(interruption, capsys):
+def test_an_interruption_is_130_and_promises_nothing(interruption, arguments, capsys):
+    # Of an audit it told how to go on, whether a run was there or not.
     command = raising(interruption) if isinstance(interruption, BaseException) else lambda: interruption
-    assert _boundary.guarded(command, arguments=["audit", "my model.toml", "--seed", "7"]) == 130
-    expected = "interrupted: nothing is lost; go on with: casemate audit 'my model.toml' --seed 7 --resume\n"
-    assert capsys.readouterr().err == expected
+    assert _boundary.guarded(command, arguments=arguments) == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["audit"], "interrupted: nothing is lost; go on with: casemate audit --resume"),
-        (["audit", "--resume"], "interrupted: nothing is lost; go on with: casemate audit --resume"),
-        (["audit", "--resume=last"], "interrupted: nothing is lost; go on with: casemate audit --resume=last"),
-        (["replay", "audit"], "interrupted"),
-        ([], "interrupted"),
+        (["audit"], "casemate audit --resume"),
+        (["audit", "my model.toml", "--seed", "7"], "casemate audit 'my model.toml' --seed 7 --resume"),
+        (["audit", "--resume"], "casemate audit --resume"),
+        (["audit", "--resume=last"], "casemate audit --resume=last"),
     ],
 )
-def test_only_an_audit_is_resumed_and_only_once(arguments, line):
-    assert _boundary.interrupted(arguments) == line
+def test_a_run_that_was_interrupted_is_130_and_goes_on_under_its_own_order(arguments, line, capsys):
+    assert _boundary.guarded(raising(_boundary.RunInterrupted()), arguments=arguments) == 130
+    assert capsys.readouterr().err == f"interrupted: nothing is lost; go on with: {line}\n"
 
 
 @pytest.mark.parametrize(

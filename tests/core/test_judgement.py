@@ -111,6 +111,32 @@ def test_nothing_tested_is_undecided() -> None:
     assert rule([skipped], Policy(fail_on=Severity.NONE), TODAY).exit_code == 3
 
 
+def test_what_is_only_measured_is_undecided_and_a_gate_on_what_is_advised_decides() -> None:
+    # It said "nothing was tested", and stayed so whatever gate the user set.
+    error = Metric("room.worst_error", Quantity.NOTE, Direction.TOO_LOW)
+    cost = Metric("room.cost", Quantity.NOTE, Direction.EXACT)
+    found = judge(
+        "room/regression", [cost.measured(7, method="counted"), error.measured(0.5, method="attacked", at={"eps": 0.1})]
+    )
+    alone = rule(found, Policy(), TODAY)
+    assert alone.exit_code == 3
+    assert alone.gates[0].reason == "measured, nothing judged: set a gate on room.worst_error"
+    verdicts = {0.6: 0, 0.4: 1}
+    assert {
+        bar: rule(found, Policy(gates=(Gate(error.name, max=bar),)), TODAY).exit_code for bar in verdicts
+    } == verdicts
+    elsewhere = Policy(gates=(Gate("room.other", max=1.0),))
+    assert rule(found, elsewhere, TODAY).exit_code == 3
+    assert (
+        rule(judge("room/costs", [cost.measured(7, method="counted")]), Policy(), TODAY)
+        .gates[0]
+        .reason.endswith("room.cost")
+    )
+    many = [Metric(f"room.m{i}", Quantity.NOTE, Direction.TOO_LOW).measured(1, method="attacked") for i in range(6)]
+    told = rule(judge("room/many", many), Policy(), TODAY).gates[0].reason
+    assert told.endswith("one of room.m0, room.m1, room.m2, room.m3 or 2 more")
+
+
 def test_a_finding_needs_both_ends_of_its_interval_to_be_bad() -> None:
     assert isinstance(judge("a/b", [robust(0.3, 0.1)])[0], Finding)
     assert isinstance(judge("a/b", [robust(0.97, 0.02)])[0], Clean)
@@ -184,3 +210,34 @@ def test_a_forecast_is_written_for_people() -> None:
     wanted = samples_to_decide(0.046, 0.05)
     assert wanted is not None
     assert int(count[1].replace(",", "")) == wanted - 1000
+
+
+def cut_short(broken: int, left: int, n: int) -> Evidence:
+    """As `evasion/standard` reports it: `left` rows were not fully attacked, stand, and might have fallen."""
+    rate = clopper_pearson(n - broken, n)
+    low = clopper_pearson(n - broken - left, n).low
+    return ROBUST.measured(replace(rate, low=low), method="budget", at={"eps": 0.1})
+
+
+def test_where_a_budget_cut_a_measurement_short_the_advice_is_to_raise_it_and_not_to_add_samples() -> None:
+    whole, short = cut_short(20, 0, 200), cut_short(20, 150, 200)
+    (open_,) = judge("evasion/standard", [short])
+    assert isinstance(open_, Inconclusive)
+    assert "budget or time limit cut the measurement short, raise it" in open_.need
+    (sampled,) = judge("evasion/standard", [whole])
+    assert isinstance(sampled, Inconclusive)
+    assert "sample" in sampled.need
+    assert "budget" not in sampled.need
+    gate = Gate("evasion.robust_accuracy", {}, min=0.88)
+    for evidence, word in ((short, "raise it"), (whole, "more samples would decide")):
+        last = rule(judge("evasion/standard", [evidence]), Policy(Severity.NONE, (gate,)), TODAY).gates[-1]
+        assert last.status is Status.UNDECIDED
+        assert word in last.reason
+    level = rule([open_], Policy(Severity.NONE, (Gate("evasion.robust_accuracy", {}, min=0.9),)), TODAY).gates[-1]
+    assert "raise it" in level.reason
+
+
+@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.999))
+def test_no_interval_of_samples_alone_is_taken_for_one_that_was_cut_short(count: tuple[int, int], level: float) -> None:
+    (outcome,) = judge("evasion/standard", [ROBUST.measured(clopper_pearson(*count, level), method="all")])
+    assert "budget" not in getattr(outcome, "need", "")

@@ -95,3 +95,17 @@ def test_samples_leave_together_with_all_that_belongs_to_them():
     assert kept.row.tolist() == [1, 4]
     np.testing.assert_array_equal(kept.x.numpy(), x[[1, 4]])
     assert len(kept.low) == len(kept.high) == len(kept) == 2
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_few_samples_at_a_time_go_where_all_at_once_go(norm, monkeypatch):
+    # Of 64 pictures of 3 x 224 x 224 the nearest points across a plane took 0.4 to 0.5 GB beside them, now 0.1.
+    rng, x, *_, ground = setting(3, norm)
+    far, slope, rise = (torch.tensor(rng.normal(0, 2, size)) for size in (x.shape, x.shape, len(x)))
+    eps = torch.tensor(rng.uniform(1, 3, len(x)))
+    start, rise = torch.tensor(x), rise.abs()
+    whole = ground.inside(far, eps), ground.across(start, slope, rise), ground.far(far)
+    monkeypatch.setattr("casemate.engine.ground._CELLS", 2 * D)
+    parts = ground.inside(far, eps), ground.across(start, slope, rise), ground.far(far)
+    for found, expected in zip(parts, whole, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12)

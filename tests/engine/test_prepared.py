@@ -220,6 +220,21 @@ def test_a_large_batch_gives_what_its_samples_give_one_by_one() -> None:
             assert torch.allclose(got[row], expected[0], atol=1e-10)
 
 
+def test_a_part_whose_rows_are_all_done_is_not_sent_back_and_the_others_are_what_they_were() -> None:
+    x = images(150)
+    meter = Meter()
+    ready = prepare(model_of(norms_with_statistics(sequential(), torch.tensor(x)).double()), x, meter)
+    done = (torch.arange(150) < 64) | (torch.arange(150) == 100)  # the first part, and one row of the second
+    expected = ready.gradient(ready.tensor(x), lambda z: z[:, 1])
+    before = meter.spent
+    got = ready.gradient(ready.tensor(x), lambda z: z[:, 1], lambda z: done)
+    assert meter.spent == before + Spent(150, 150 - 64)
+    assert torch.equal(got[0], expected[0])
+    assert torch.equal(got[1], expected[1])
+    assert not got[2][:64].any()
+    assert torch.equal(got[2][64:], expected[2][64:])
+
+
 def test_a_model_without_a_differentiable_path_has_gradient_zero() -> None:
     class Detached(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

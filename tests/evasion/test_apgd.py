@@ -23,7 +23,7 @@ from tests.evasion.makers import (
 from torch import nn
 
 from casemate.core.bracket import Goal
-from casemate.core.budget import Meter, Spent
+from casemate.core.budget import Meter
 from casemate.core.case import Case
 from casemate.core.data import Data, Splits
 from casemate.core.facets import DataKind
@@ -32,6 +32,7 @@ from casemate.core.model import Affine
 from casemate.core.norms import Norm, distance
 from casemate.core.schema import Feature, FeatureKind, Schema
 from casemate.engine.harness import wrong
+from casemate.engine.prepared import prepare
 from casemate.engine.straight import Straight
 from casemate.errors import BudgetExhausted, ConfigError, UsageError
 from casemate.evasion.apgd import ApgdOptions, apgd_attack
@@ -98,6 +99,17 @@ def test_a_sample_leaves_the_batch_in_the_step_that_breaks_it() -> None:
     ledger, lab = attacked(apgd_attack, case, Goal(Norm.LINF, 0.5), options=ApgdOptions(steps=100))
     assert ledger.broken(0.5).all()
     assert lab.meter.spent.backwards < 64 * 10  # of 64 * 100 without leaving
+
+
+def test_the_last_points_are_looked_at_without_a_gradient_and_no_row_that_has_one_is_asked_for_another() -> None:
+    case = image_case(torch_model(cnn()), n=64)
+    ledger, lab = attacked(apgd_attack, case, Goal(Norm.LINF, 1e-6), options=ApgdOptions(steps=5))
+    preparation = Meter()
+    prepare(case.the_model(), case.data("test").x, preparation)
+    standing = int((ledger.upper > 0).sum())
+    assert not ledger.broken(1e-6)[ledger.upper > 0].any()
+    # Who is wrong as it is leaves after the first look; the fifth has no gradient.
+    assert lab.meter.spent.backwards - preparation.spent.backwards == 64 + 3 * standing
 
 
 def test_what_was_claimed_before_the_budget_ended_stays() -> None:
@@ -239,7 +251,7 @@ def test_who_has_a_gradient_is_attacked_as_if_there_were_no_straight_way() -> No
     assert np.array_equal(first.witness, second.witness)
     standing = int((~first.broken(0.08)).sum())
     assert standing > 3
-    assert other.meter.spent == lab.meter.spent + Spent(standing, standing)  # one look at each
+    assert other.meter.spent == lab.meter.spent  # the first gradient of the climb has told
 
 
 class Veiled(nn.Module):

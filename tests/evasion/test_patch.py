@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.evasion.makers import cnn, image_case, image_schema, torch_model
 from torch import nn
 
+import casemate
 from casemate.core.budget import Meter
 from casemate.core.case import Case
 from casemate.core.data import Data, Splits
@@ -19,6 +20,7 @@ from casemate.core.evidence import Evidence
 from casemate.core.facets import DataKind
 from casemate.core.lab import Lab, Stored
 from casemate.core.metering import metered_case
+from casemate.core.outcome import Skipped, SkipReason
 from casemate.core.schema import Feature, FeatureKind, Schema
 from casemate.errors import BudgetExhausted, ConfigError
 from casemate.evasion.patch import GREY, KEPT, NOISE, PatchOptions, cover_with_patch
@@ -139,3 +141,18 @@ def test_a_spent_budget_ends_it() -> None:
 def test_options_that_mean_nothing_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="expected"):
         measured(dim_case(), **wrong)
+
+
+@pytest.mark.parametrize("name", ["patch", "universal"])
+def test_without_one_right_answer_there_is_nothing_to_break_and_the_outcome_says_so(name: str) -> None:
+    case = dim_case(80, (1, 6, 6))
+    data = replace(case.data("test"), y=np.ones(80, dtype=np.int64))  # the model answers 0 to all
+    report = casemate.audit(replace(case, splits=Splits(test=data)), only=[f"evasion/{name}"], profile="quick")
+    (outcome,) = report.outcomes
+    assert isinstance(outcome, Skipped)
+    assert outcome.reason is SkipReason.NOT_APPLICABLE
+    assert "no row to fit on is answered rightly" in outcome.detail
+    few = replace(case, splits=Splits(test=case.data("test").take(np.arange(1))))
+    (outcome,) = casemate.audit(few, only=[f"evasion/{name}"], profile="quick").outcomes
+    assert isinstance(outcome, Skipped)
+    assert "at least 20 rows to fit on" in outcome.detail

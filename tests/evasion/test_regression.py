@@ -23,6 +23,7 @@ from casemate.core.facets import DataKind
 from casemate.core.lab import Lab
 from casemate.core.model import Model, Task
 from casemate.core.norms import Norm, distance
+from casemate.core.policy import Gate, Policy
 from casemate.core.schema import Feature, Schema
 from casemate.errors import BudgetExhausted, ConfigError, IntegrityError, Unavailable
 from casemate.evasion.regression import RegressionOptions, measure_worst_error
@@ -278,6 +279,22 @@ def test_where_the_budget_ends_what_was_found_is_told_and_the_rest_is_said_to_be
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="expected"):
         measured(linear_case(ridge, schema()), **options)
+
+
+@pytest.mark.parametrize(("bar", "code"), [(1e3, 0), (1e-3, 1), (None, 3)])
+def test_a_gate_on_the_worst_error_passes_or_fails_and_without_one_the_verdict_says_so(bar: Any, code: int) -> None:
+    gates = () if bar is None else (Gate("evasion.worst_error", {"statistic": "mean"}, max=bar),)
+    x, y = load_diabetes(return_X_y=True)
+    report = casemate.audit(
+        Ridge(alpha=0.01).fit(x, y),
+        test=(x[:40], y[:40]),
+        only=["evasion/regression"],
+        options={"evasion/regression": {"eps": 0.01, "queries": 30}},
+        policy=Policy(gates=gates),
+    )
+    assert report.ruling.exit_code == code
+    if bar is None:
+        assert "evasion.worst_error" in report.ruling.gates[0].reason
 
 
 def test_a_fitted_regressor_is_audited_end_to_end() -> None:

@@ -25,7 +25,7 @@ from casemate.core.bracket import Goal
 from casemate.core.lab import Lab
 from casemate.core.norms import Norm, distance
 from casemate.engine.reach import reach_of
-from casemate.errors import ConfigError, UsageError
+from casemate.errors import UsageError
 from casemate.evasion.linear import linear_attack
 from casemate.evasion.spsa import SpsaOptions, _Descent, spsa_attack
 
@@ -142,9 +142,10 @@ def test_scores_that_are_all_but_certain_still_show_the_way() -> None:
     assert found.broken(goal.eps).sum() >= plain.broken(goal.eps).sum() - 1
 
 
-def test_it_refuses_no_ball_and_less_than_one_step() -> None:
+def test_it_refuses_no_ball_and_spends_few_queries_on_fewer_pairs() -> None:
     case = image_case(torch_linear(), n=4)
     with pytest.raises(UsageError, match="finite eps"):
         attacked(spsa_attack, case, Goal(Norm.LINF, INF))
-    with pytest.raises(ConfigError, match="queries > 2 pairs"):
-        attacked(spsa_attack, case, Goal(Norm.LINF, 0.1), options=SpsaOptions(queries=16))
+    for queries, spent in ((16, 15), (3, 3), (2, 0)):
+        _, lab = attacked(spsa_attack, case, Goal(Norm.LINF, 1e-6), options=SpsaOptions(queries=queries))
+        assert lab.meter.spent.forwards // 4 == spent

@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
+from casemate._audit import lab_for
 from casemate.core.case import Case
 from casemate.core.data import Data, Splits, texts
 from casemate.core.evidence import Evidence, Quantity
@@ -23,6 +24,7 @@ from casemate.core.model import Model, Task
 from casemate.core.outcome import Clean, Finding, Outcome
 from casemate.core.plugin import Plugin
 from casemate.core.schema import Feature, Schema
+from casemate.preflight._common import answers, differing
 from casemate.preflight.batch_dependence import check_batch_dependence
 from casemate.preflight.bounds import check_bounds
 from casemate.preflight.channel_order import check_channel_order
@@ -177,6 +179,55 @@ def test_a_model_that_normalises_by_its_batch_is_found() -> None:
     everything = check_batch_dependence.configured(Profile.STANDARD, {"samples": 797})
     evidence = next(check_batch_dependence(replace(clean_images(), model=dependent), Lab("p", 0, options=everything)))
     assert evidence.value == np.mean(alone != by_batch(x[1000:]))
+
+
+def test_a_regression_whose_sums_round_otherwise_in_a_batch_is_not_called_dependent_on_it() -> None:
+    # Its numbers were held to the last bit: a quarter of the rows of a small net were "found".
+    x = np.random.default_rng(0).normal(size=(32, 3))
+    noise = {32: 1e-7}
+    model = Model(
+        "m", "d", lambda part: 1e-3 * part.sum(axis=1) * (1 + noise.get(len(part), 0.0)), task=Task.REGRESSION
+    )
+    other = Model("m", "d", lambda part: part.sum(axis=1) - part.mean(), task=Task.REGRESSION)
+    a, b = answers(model, x), answers(model, x[:1])
+    assert not differing({"labels": a["labels"][:1]}, b, 1e-4).any()
+    a, b = answers(other, x), answers(other, x[:1])
+    assert differing({"labels": a["labels"][:1]}, b, 1e-4).all()
+
+
+def test_a_model_that_answers_at_random_is_not_called_dependent_on_its_batch() -> None:
+    inner, rng = clean_images().the_model(), np.random.default_rng(0)
+    scores = inner.scores
+    assert scores is not None
+    x = clean_images().data("test").x
+
+    def noisy(rows: Any) -> Any:
+        return scores(rows) + 0.01 * rng.random((len(rows), 10))
+
+    everywhere = Model("noise", "sha256:0", lambda rows: noisy(rows).argmax(axis=1), scores=noisy)
+    items = check_batch_dependence(replace(clean_images(), model=everywhere), lab_for(check_batch_dependence))
+    with pytest.raises(StopIteration) as end:
+        next(items)
+    assert "at random" in str(end.value.value)
+    assert "preflight/determinism" in str(end.value.value)
+
+    def flipping(rows: Any) -> Any:  # every third row, told by its own pixels, gets either of two labels
+        coin = (np.asarray(rows).reshape(len(rows), -1).sum(axis=1) * 1e3).astype(int) % 3 == 0
+        return np.where(coin & (rng.random(len(rows)) < 0.5), 0, inner.labels(rows))
+
+    sometimes = replace(clean_images(), model=Model("coin", "sha256:0", flipping))
+    (evidence,) = check_batch_dependence(sometimes, lab_for(check_batch_dependence))
+    assert evidence.value == 0
+    assert 0 < evidence.n < 64
+    assert f"{64 - evidence.n} more are answered at random" in evidence.method
+
+    def both(rows: Any) -> Any:  # one that flips some labels and depends on its batch is still found
+        return np.where(len(rows) > 1, 9 - inner.labels(rows), flipping(rows))
+
+    mixed = replace(clean_images(), model=Model("both", "sha256:0", both))
+    (evidence,) = check_batch_dependence(mixed, lab_for(check_batch_dependence))
+    assert evidence.value == 1.0
+    assert len(x) >= 64
 
 
 def test_a_model_with_a_coin_is_found() -> None:

@@ -15,7 +15,10 @@ __all__ = ["check_labels", "class_name", "encode", "sorted_classes"]
 
 Array = NDArray[Any]
 
-_REGRESSION = "a regression model (of a torch net: casemate.adapters.torch.wrap_module(net, regression=True))"
+_REGRESSION = (
+    "for a regression set [data] task = 'regression' (in Python, wrap the model as one, a torch net by "
+    "casemate.adapters.torch.wrap_module(net, regression=True))"
+)
 
 
 def class_name(value: object) -> str:
@@ -75,14 +78,14 @@ def check_labels(y: Array, where: str) -> None:
         fractional = int((y != np.rint(y)).sum())
         if fractional:
             raise DataError(
-                f"expected class labels in {where}, got {fractional} fractional numbers: a regression target; name "
+                f"expected class labels in {where}, got {fractional} fractional numbers, a regression target: name "
                 f"another target, or {_REGRESSION}"
             )
     count = len(np.unique(y))
     if count > 1000 or (len(y) >= 100 and count > len(y) / 2):
         raise DataError(
-            f"expected class labels in {where}, got {count} different values in {len(y)} rows: a regression target "
-            f"or an id; name another target, or {_REGRESSION}"
+            f"expected class labels in {where}, got {count} different values in {len(y)} rows, a regression target "
+            f"or an id: name another target, or {_REGRESSION}"
         )
 
 

@@ -121,9 +121,8 @@ def build_module(factory: str, *, folder: Path | None = None) -> nn.Module:
             f"expected {factory}() to build a module, got {type(error).__name__}: {error}: mend it"
         ) from error
     if not isinstance(module, torch.nn.Module):
-        raise ModelError(
-            f"expected {factory}() to return a torch.nn.Module, got {type(module).__name__}: return the module"
-        )
+        got = type(module).__name__
+        raise ModelError(f"expected {factory}() to return a torch.nn.Module, got {got}: return the bare module")
     return module
 
 
@@ -268,7 +267,9 @@ def _shaped(calls: _Calls, x: Array | None, probabilities: bool, k: int) -> tupl
         )
     found = 2 if single else int(out.shape[1])
     if k and found != k:
-        number = ", or wrap_module(net, regression=True) for a number" if single else ""
+        number = (
+            ", or for a number set [data] task = 'regression' (wrap_module(net, regression=True))" if single else ""
+        )
         raise ModelError(
             f"expected {k} logits, one for each class, got {1 if single else found}: list its classes{number}"
         )

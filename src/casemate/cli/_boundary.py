@@ -12,18 +12,28 @@ from collections.abc import Callable, Sequence
 
 from casemate.errors import BudgetExhausted, CasemateError, IntegrityError, LawBroken, Unavailable
 
-__all__ = ["block", "guarded", "interrupted"]
+__all__ = ["RunInterrupted", "block", "guarded", "resumption"]
 
 _MESSAGE = re.compile(r"expected (?P<expected>.+?), got (?P<got>.+): (?P<mend>.+)", re.DOTALL)
 
 
+class RunInterrupted(Exception):  # an inner signal: the boundary turns it into a line that says how to go on
+    """An audit was interrupted after its run had been noted in the store, from where it can go on."""
+
+
 def guarded(command: Callable[[], object], *, arguments: Sequence[str] = (), debug: bool = False) -> int:
-    """Run a command and return its exit code, whatever it raises; `arguments` are what the user wrote."""
+    """Run a command and return its exit code, whatever it raises; `arguments` are what the user wrote.
+
+    An interruption promises nothing, unless it is `RunInterrupted`: only then is there a run to go on with.
+    """
     try:
         result = command()
         code = result if isinstance(result, int) else 0
     except SystemExit as request:  # the parser leaves this way when a pipe closes
         return request.code if isinstance(request.code, int) else int(bool(request.code))
+    except RunInterrupted:
+        _tell(resumption(arguments))
+        return 130
     except KeyboardInterrupt:
         code = 130
     except CasemateError as error:
@@ -34,18 +44,16 @@ def guarded(command: Callable[[], object], *, arguments: Sequence[str] = (), deb
     except Exception as error:  # the boundary: nothing may pass it
         return _usage(error) or _unexpected(error, debug=debug)
     if code == 130:
-        _tell(interrupted(arguments))
+        _tell("interrupted")
     return code
 
 
-def interrupted(arguments: Sequence[str]) -> str:
-    """What an interruption says: a run goes on only under the order that began it, so the whole command is told.
+def resumption(arguments: Sequence[str]) -> str:
+    """What a run's interruption says: it goes on only under the order that began it, so the whole command is told.
 
-    >>> interrupted(["audit", "my model.toml", "--seed", "7"])
+    >>> resumption(["audit", "my model.toml", "--seed", "7"])
     "interrupted: nothing is lost; go on with: casemate audit 'my model.toml' --seed 7 --resume"
     """
-    if "audit" not in arguments[:1]:
-        return "interrupted"
     resume = [] if any(argument.startswith("--resume") for argument in arguments) else ["--resume"]
     return f"interrupted: nothing is lost; go on with: {shlex.join(['casemate', *arguments, *resume])}"
 

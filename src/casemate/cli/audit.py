@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from casemate.cli._boundary import RunInterrupted
 from casemate.core.facets import Profile
 
 if TYPE_CHECKING:
@@ -48,14 +52,15 @@ def audit(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List what is otherwise counted.")] = False,
 ) -> int:
     """Attack the model; the exit code is the verdict."""
-    from casemate import config as configuration
-    from casemate._audit import Place
-    from casemate.cli._show import again, show
-    from casemate.report.terminal import verdict_table
+    with _promising_nothing():
+        from casemate import config as configuration
+        from casemate._audit import Place
+        from casemate.cli._show import again, show
+        from casemate.report.terminal import verdict_table
 
-    settings = configuration.load(config, trust=trust, authorised=i_am_authorised, isolate=isolate)
-    order = _order(settings, profile=profile, budget=budget, seed=seed, only=only, threads=threads, setting=setting)
-    report = _run(settings, order, Place(output, store, executor or settings.audit.executor, resume))
+        settings = configuration.load(config, trust=trust, authorised=i_am_authorised, isolate=isolate)
+        order = _order(settings, profile=profile, budget=budget, seed=seed, only=only, threads=threads, setting=setting)
+        report = _run(settings, order, Place(output, store, executor or settings.audit.executor, resume))
     lines = ["", f"  {output / 'report.html'}", f"  {output / 'report.json'}"]
     if finding := next((f for f in report.findings if f.id not in report.ruling.accepted), None):
         lines += ["", f"  {again('explain', finding.id, output)}"]
@@ -66,29 +71,45 @@ def audit(
     return report.ruling.exit_code
 
 
+@contextmanager
+def _promising_nothing() -> Iterator[None]:
+    """An interruption while all is loaded, scanned and read leaves no run: it says so."""
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        print("interrupted before the audit had begun: give the same command again", file=sys.stderr)
+        raise SystemExit(130) from interruption
+
+
 def _run(settings: Settings, order: Order, place: Place) -> Report:
-    """The audit with its progress shown; an interruption before it began says that there is nothing to resume."""
+    """The audit with its progress shown; raises `RunInterrupted` for an interruption that leaves a run in the store."""
     from casemate import config
     from casemate._audit import run
     from casemate.cli._progress import progress
 
-    begun = False
+    told, since = 0, dt.datetime.now(dt.UTC)
+    sent = _sent(place) if settings.model.url is not None else 0
+    case = config.case_of(settings, queries=order.budget.propagations, sent_before=sent)
     try:
-        sent = _sent(place) if settings.model.url is not None else 0
-        case = config.case_of(settings, queries=order.budget.propagations, sent_before=sent)
         with progress() as show_progress:
 
             def on_progress(name: str, done: int, total: int) -> None:
-                nonlocal begun
-                begun = True
+                nonlocal told
+                told += 1
                 show_progress(name, done, total)
 
             return run(case, order, place, on_progress=on_progress)
     except KeyboardInterrupt as interruption:
-        if begun:
-            raise
-        print("interrupted before the audit had begun: start it again", file=sys.stderr)
-        raise SystemExit(130) from interruption
+        # The plan is told before the run is noted and its first step after it; in between only the store knows.
+        if told > 1 or (told == 1 and _noted(place, since)):
+            raise RunInterrupted from interruption
+        raise
+
+
+def _noted(place: Place, since: dt.datetime) -> bool:
+    from casemate.store.queries import begun_since
+
+    return place.store is not None and begun_since(place.store, place.output, since)
 
 
 def _sent(place: Place) -> int:

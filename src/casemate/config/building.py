@@ -51,7 +51,7 @@ def case_of(settings: Settings, *, queries: int | None = None, sent_before: int 
         raise ConfigError("expected a model or data, got neither: name [model] path or [data] test")
     splits, classes = _splits(settings, native)
     schema = next((data.schema for data in splits.parts().values()), None)
-    model = None if native is None else _noted(_model(settings, native, classes, schema), notes)
+    model = None if native is None else _noted(_modelled(settings, native, classes, schema), notes)
     declared = {} if settings.model.accuracy is None else {"accuracy": settings.model.accuracy}
     return Case(
         name=settings.name or (model.name if model else settings.folder.name or "case"),
@@ -173,8 +173,6 @@ def _splits(settings: Settings, native: Any) -> tuple[Splits, tuple[str, ...]]:
         from casemate.adapters.sklearn import check_fitted
 
         check_fitted(native)  # one that is not fitted has no classes either, and would pass for a regressor
-    # Only of scikit-learn's does the absence of classes say that it is a regressor: a booster has none either.
-    regression = own == () and hasattr(native, "predict") and from_framework(native, "sklearn")
     reading = Reading(
         target=given.target,
         sensitive=given.sensitive,
@@ -183,7 +181,7 @@ def _splits(settings: Settings, native: Any) -> tuple[Splits, tuple[str, ...]]:
         classes=classes or None,
         kind=given.kind,
         bounds=given.bounds,
-        task=given.task or (Task.REGRESSION if regression else Task.CLASSIFICATION),
+        task=_task(settings, native),
         drop_sensitive=given.drop_sensitive,
         source=given.source,
         one_hot=given.one_hot,
@@ -201,11 +199,73 @@ def _splits(settings: Settings, native: Any) -> tuple[Splits, tuple[str, ...]]:
     return splits, names
 
 
+def _task(settings: Settings, native: Any) -> Task:
+    """What the target is: as [data] task says, else as the model does."""
+    if settings.data.task is not None:
+        return settings.data.task
+    if isinstance(native, Model):
+        return native.task
+    # Only of scikit-learn's does the absence of classes say that it is a regressor: a booster has none either.
+    regressor = hasattr(native, "predict") and from_framework(native, "sklearn") and _own_classes(native) == ()
+    return Task.REGRESSION if regressor else Task.CLASSIFICATION
+
+
 def _own_classes(native: Any) -> tuple[str, ...]:
     from casemate.adapters.labels import class_name
 
+    if isinstance(native, Model):
+        return native.classes
     found = getattr(native, "classes_", None)
     return () if found is None or isinstance(found, list) else tuple(class_name(value) for value in found)
+
+
+def _modelled(settings: Settings, native: Any, classes: tuple[str, ...], schema: Schema | None) -> Model:
+    """The model, held to the task of the data: a classifier that is told numbers would be called broken everywhere."""
+    task = _task(settings, native)
+    if isinstance(native, Model):
+        model = _as_wrapped(settings, native)
+    elif task is Task.REGRESSION:
+        model = _regressor(settings, native, schema)
+    else:
+        model = _model(settings, native, classes, schema)
+    if settings.data.files and model.task is not task:
+        raise ConfigError(
+            f"expected a model for [data] task = {str(task)!r}, got one for {model.task} ({model.name}): mend task, or "
+            "name a model of that task"
+        )
+    return model
+
+
+def _as_wrapped(settings: Settings, model: Model) -> Model:
+    """A model that the user's code wrapped: what [model] says beside it was said there."""
+    given = settings.model
+    beside = [name for name in ("outputs", "classes") if getattr(given, name) not in (None, getattr(model, name, None))]
+    if beside:
+        raise ConfigError(
+            f"expected model.{beside[0]} beside a bare module or function, got it beside a wrapped model: say it where "
+            "that is wrapped"
+        )
+    return replace(model, name=given.name or model.name)
+
+
+def _regressor(settings: Settings, native: Any, schema: Schema | None) -> Model:
+    """A model whose one output is the predicted number; raises `ConfigError` for `outputs` of a classifier."""
+    given = settings.model
+    if given.outputs in ("logits", "scores"):
+        raise ConfigError(f"expected no outputs beside task = 'regression', got {given.outputs!r}: leave it out")
+    return _number(native, schema, given.name)
+
+
+def _number(native: Any, schema: Schema | None, name: str | None = None) -> Model:
+    if from_framework(native, "torch") and hasattr(native, "state_dict"):
+        from casemate.adapters.torch import wrap_module
+
+        return wrap_module(native, schema=schema, name=name, regression=True)
+    if isinstance(native, Model) or not callable(native) or hasattr(native, "predict") or hasattr(native, "as_model"):
+        return wrap(native, schema=schema, name=name)
+    from casemate.adapters.function import wrap_function
+
+    return wrap_function(native, output="labels", name=name, task=Task.REGRESSION)
 
 
 def _model(settings: Settings, native: Any, classes: tuple[str, ...], schema: Schema | None) -> Model:
@@ -227,7 +287,7 @@ def _noted(model: Model, notes: Mapping[str, str]) -> Model:
 def _recipe(settings: Settings, native: Any, classes: tuple[str, ...], schema: Schema | None) -> Recipe | None:
     from casemate.engine.trainers import with_settings
 
-    found = _named_recipe(settings, classes, schema)
+    found = _named_recipe(settings, native, classes, schema)
     if found is None and from_framework(native, "sklearn") and hasattr(native, "get_params"):
         from casemate.adapters.sklearn import sklearn_recipe
 
@@ -237,7 +297,7 @@ def _recipe(settings: Settings, native: Any, classes: tuple[str, ...], schema: S
     return None if found is None else with_settings(found, settings.train.settings)
 
 
-def _named_recipe(settings: Settings, classes: tuple[str, ...], schema: Schema | None) -> Recipe | None:
+def _named_recipe(settings: Settings, native: Any, classes: tuple[str, ...], schema: Schema | None) -> Recipe | None:
     from casemate.engine.trainers import TorchRecipe, recipe_of
 
     spec = settings.train.recipe
@@ -255,7 +315,7 @@ def _named_recipe(settings: Settings, classes: tuple[str, ...], schema: Schema |
             f"expected a recipe fit(data, init, rng) at {spec}, got {type(found).__name__}: name the function"
         )
     return Recipe(
-        _Fit(found, spec, classes, schema, settings.model.outputs),
+        _Fit(found, spec, classes, schema, settings.model.outputs, _task(settings, native)),
         fingerprint(found),
         knobs={key: tuple(values) for key, values in getattr(found, "knobs", {}).items()},
         settings=dict(getattr(found, "settings", {})),
@@ -289,6 +349,7 @@ class _Fit:
     classes: tuple[str, ...]
     schema: Schema | None
     outputs: str | None
+    task: Task = Task.CLASSIFICATION
 
     def __call__(self, data: Data, init: Mapping[str, Any], rng: np.random.Generator) -> Model:
         try:
@@ -299,5 +360,8 @@ class _Fit:
             raise ModelError(
                 f"expected the recipe {self.spec} to fit, got {type(error).__name__}: {error}: mend the recipe"
             ) from error
+        schema = self.schema or data.schema
+        if self.task is Task.REGRESSION:
+            return _number(native, schema)
         logits = None if self.outputs is None else self.outputs == "logits"
-        return wrap(native, classes=self.classes or None, schema=self.schema or data.schema, logits=logits)
+        return wrap(native, classes=self.classes or None, schema=schema, logits=logits)

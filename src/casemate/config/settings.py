@@ -92,9 +92,10 @@ class _Section(BaseModel):
 class ModelSettings(_Section):
     """`[model]`: a file, a file of weights with the factory of their module, or something importable.
 
-    `factory` alone is called for the model; `function` names a function that answers batches, whose answers are
-    `outputs`. `trusted` lists types in a skops file; `classes` are the names of the class indices; `accuracy` is what
-    its maker claims on the test data. `url` is an endpoint, and what follows it says how it is asked (see
+    `factory` alone is called for the model, which may be one that `casemate.adapters` wrapped already (its task and
+    classes are then its own); `function` names a function that answers batches, whose answers are `outputs`.
+    `trusted` lists types in a skops file; `classes` are the names of the class indices; `accuracy` is what its maker
+    claims on the test data. `url` is an endpoint, and what follows it says how it is asked (see
     `adapters.http.Asking`).
     """
 
@@ -126,7 +127,9 @@ class DataSettings(_Section):
     A table (`.parquet`, `.csv`, `.jsonl`): `target` names the column of labels, and `text` that of texts where the
     samples are texts. Arrays `x` and `y` in one `.npz`, or `x` in a `.npy` and its labels in another, named by
     `test_labels` beside `test` and so on. A folder of PNG and JPEG pictures, in one folder for each class; they are
-    scaled to `bounds`, [0, 1] by default. `relations` such as "opened <= closed" hold between columns of every row.
+    scaled to `bounds`, [0, 1] by default. `task` = "regression" says that the target is a number and that the model
+    predicts it: the one output of a torch module, the answers of a function. `relations` such as "opened <= closed"
+    hold between columns of every row.
     """
 
     test: FilePath | None = None

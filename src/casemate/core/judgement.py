@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from casemate.core.evidence import Evidence, Quantity
+from casemate.core.evidence import Direction, Evidence, Quantity
 from casemate.core.outcome import Clean, Failed, Finding, Inconclusive, Outcome, Severity, Skipped, SkipReason
 from casemate.core.policy import Accepted, Gate, Policy
-from casemate.core.stats import samples_to_decide
+from casemate.core.stats import clopper_pearson_bounds, samples_to_decide
 
 __all__ = ["TABLE", "GateResult", "Ruling", "Scale", "Status", "judge", "rule", "severity_range"]
 
@@ -41,6 +41,9 @@ class Scale:
 
 
 _INF = float("inf")
+_SLACK = 1e-9  # rounding of shares and their bounds
+_RAISE = "a budget or time limit cut the measurement short, raise it (more samples would not help)"
+_FEW = 4  # metrics that an advice names
 _PRACTICAL = 100  # times the samples at hand: beyond it, a forecast is no advice
 
 TABLE: Mapping[Quantity, Scale] = {
@@ -134,6 +137,8 @@ def _judge_group(plugin: str, metric: str, about: str, items: Sequence[Evidence]
 
 def _need(items: Sequence[Evidence]) -> str:
     needs: list[tuple[int | None, int]] = []
+    if any(_cut_short(item) and len(set(severity_range(item))) > 1 for item in items):
+        return f"the interval reaches from harmless to harmful: {_RAISE}"
     for item in items:
         scale = TABLE.get(item.quantity)
         if scale is None or item.unit != "share" or item.n <= 0 or severity_range(item)[1] is Severity.NONE:
@@ -149,6 +154,16 @@ def _need(items: Sequence[Evidence]) -> str:
     return "the interval reaches from harmless to harmful: more samples would narrow it"
 
 
+def _cut_short(evidence: Evidence) -> bool:
+    """Whether the interval of a share is wider than its samples make it: it also holds what was not measured."""
+    n, hits = evidence.n, evidence.value * evidence.n
+    counted = n > 0 and 0 <= hits <= n and abs(hits - round(hits)) <= _SLACK * n
+    if evidence.interval != "clopper_pearson" or not counted or evidence.confidence == 1:
+        return False
+    low, high = clopper_pearson_bounds(round(hits), n, evidence.confidence)
+    return bool(evidence.low < low - _SLACK or evidence.high > high + _SLACK)
+
+
 def _unit(evidence: Evidence) -> float:
     """What a value is judged in units of: chance, for a lift."""
     return evidence.baseline if evidence.quantity is Quantity.LIFT and evidence.baseline else 1.0
@@ -158,7 +173,7 @@ def rule(outcomes: Sequence[Outcome], policy: Policy, today: dt.date) -> Ruling:
     """The verdict. Anything that a gate depends on and that is missing, failed or unclear leaves it undecided."""
     accepted, expired = _split_accepted(outcomes, policy, today)
     open_outcomes = [o for o in outcomes if not (isinstance(o, Finding) and o.id in accepted)]
-    results = [_tested(outcomes), *_contradictions(outcomes)]
+    results = [_tested(outcomes, policy), *_contradictions(outcomes)]
     if policy.fail_on is not Severity.NONE:
         results.append(_severity_gate(open_outcomes, policy.fail_on))
     results += [_metric_gate(outcomes, gate) for gate in policy.gates]
@@ -181,15 +196,27 @@ def _split_accepted(outcomes: Sequence[Outcome], policy: Policy, today: dt.date)
     return accepted, expired
 
 
-def _tested(outcomes: Sequence[Outcome]) -> GateResult:
-    measured = [o for o in outcomes if isinstance(o, Finding | Clean | Inconclusive) and not _only_notes(o)]
-    if measured:
-        return GateResult("something was tested", Status.PASSED, f"outcomes with evidence: {len(measured):,}")
-    return GateResult("something was tested", Status.UNDECIDED, "nothing was tested")
+def _tested(outcomes: Sequence[Outcome], policy: Policy) -> GateResult:
+    """Something was: judged by severity, or notes that a gate judges. Only measured is undecided, and says by what."""
+    name = "something was tested"
+    seen = [o for o in outcomes if isinstance(o, Finding | Clean | Inconclusive)]
+    if judged := [o for o in seen if not _only_notes(o)]:
+        return GateResult(name, Status.PASSED, f"outcomes with evidence: {len(judged):,}")
+    notes = [e for o in seen for e in o.evidence]
+    held = sorted({e.metric for e in notes for gate in policy.gates if _matches(e, gate)})
+    if held:
+        return GateResult(name, Status.PASSED, f"measured, and held to a gate: {', '.join(held)}")
+    # What an attack or a guard finds errs to one side; what is exact (a cost, a clean error) is told beside it.
+    open_ = sorted({e.metric for e in notes if e.errs is not Direction.EXACT}) or sorted({e.metric for e in notes})
+    if not open_:
+        return GateResult(name, Status.UNDECIDED, "nothing was tested")
+    told = ", ".join(open_[:_FEW]) + (f" or {len(open_) - _FEW} more" if len(open_) > _FEW else "")
+    one = "one of " if len(open_) > 1 else ""
+    return GateResult(name, Status.UNDECIDED, f"measured, nothing judged: set a gate on {one}{told}")
 
 
 def _only_notes(outcome: Outcome) -> bool:
-    """Notes are facts that nobody judges: a run of nothing else has tested nothing."""
+    """Notes are facts that have no severity: in a run of nothing else only a gate can judge."""
     return bool(outcome.evidence) and all(e.quantity not in TABLE for e in outcome.evidence)
 
 
@@ -275,7 +302,11 @@ def _hold(evidence: Evidence, gate: Gate) -> tuple[Status, str]:
 
 def _more(evidence: Evidence, gate: Gate) -> str:
     bar = gate.min if gate.min is not None and evidence.low < gate.min else gate.max
-    if bar is None or evidence.unit != "share" or evidence.n <= 0 or not 0 <= bar <= 1 or evidence.value == bar:
+    if bar is None or evidence.unit != "share" or evidence.n <= 0 or not 0 <= bar <= 1:
+        return ""
+    if _cut_short(evidence):
+        return f"; {_RAISE}"
+    if evidence.value == bar:
         return ""
     wanted = samples_to_decide(evidence.value, bar, evidence.confidence)
     return "" if wanted is not None and wanted <= evidence.n else f"; {_forecast(wanted, evidence.n)}"

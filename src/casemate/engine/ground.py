@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Ground", "each", "ground_of", "size", "spread", "tiny"]
 
 Array = NDArray[Any]
-_CELLS = 2**22  # features that are projected at once: sorting them takes ten times their memory
+_CELLS = 2**20  # features that are moved at once: what sorting them takes is some thirty times their own memory
 
 
 @dataclass(slots=True)
@@ -43,8 +44,8 @@ class Ground:
     def __len__(self) -> int:
         return len(self.row)
 
-    def keep(self, mask: Tensor) -> Ground:
-        """The ground of some of the samples."""
+    def keep(self, mask: Tensor | slice) -> Ground:
+        """The ground of some of the samples; of a slice, in the same memory."""
         kept = {name: getattr(self, name)[mask] for name in ("row", "x", "low", "high")}
         return Ground(self.prepared, self.reach, self.norm, scale=self.scale, free=self.free, whole=self.whole, **kept)
 
@@ -76,7 +77,9 @@ class Ground:
 
     def far(self, point: Tensor) -> Tensor:
         """The distance of each point from x, `(m,)`, in the dtype of the model: for the search, not for the record."""
-        return size(self.norm, self.units(point))
+        import torch
+
+        return torch.cat([size(self.norm, part.units(point[rows])) for rows, part in self._parts()])
 
     def inside(self, point: Tensor, eps: Tensor | float) -> Tensor:
         """The point of ball and box that is nearest in Euclidean units, `(m, ...)`; `eps` is one number or `(m,)`.
@@ -91,15 +94,11 @@ class Ground:
                 return self.box(point)  # whose bounds are those of the reach's own ball
             reach = (spread(eps, point) if isinstance(eps, torch.Tensor) else eps) * self.scale
             return self.box(torch.clamp(point, self.x - reach, self.x + reach))
-        z = self.units(point)
-        moved = torch.minimum(z.abs(), self.room(self.x, z))
-        limit = torch.as_tensor(eps, dtype=z.dtype, device=z.device).expand(len(z))
-        over = size(self.norm, moved) > limit
-        if bool(over.any()):
-            moved = moved.clone()
-            for rows in over.nonzero()[:, 0].split(max(1, _CELLS // max(1, z[0].numel()))):
-                moved[rows] = _shrunk(self.norm, z[rows].abs(), moved[rows], limit[rows])
-        return self.box(self.x + torch.copysign(moved, z) * self.scale)
+        limit = torch.as_tensor(eps, dtype=point.dtype, device=point.device).expand(len(point))
+        found = torch.empty_like(point)
+        for rows, part in self._parts():
+            found[rows] = part._drawn(point[rows], limit[rows])
+        return found
 
     def across(self, start: Tensor, slope: Tensor, rise: Tensor) -> Tensor:
         """The point of the box nearest to `start` in the norm at which `slope . (point - start) >= rise (m,)`.
@@ -109,10 +108,10 @@ class Ground:
         """
         import torch
 
-        gain = slope * self.scale
-        room = self.room(start, gain).flatten(1)
-        move = _least(self.norm, gain.abs().flatten(1), room, rise.clamp(min=0)[:, None])
-        return self.box(start + torch.sign(gain) * move.reshape(start.shape) * self.scale)
+        found = torch.empty_like(start)
+        for rows, part in self._parts():
+            found[rows] = part._crossed(start[rows], slope[rows], rise[rows])
+        return found
 
     def snapped(self, point: Tensor) -> Tensor:
         """Where the model is asked: whole numbers whole, relations kept; a search itself moves in between."""
@@ -124,6 +123,33 @@ class Ground:
         if self.whole is None:
             return point
         return torch.where(self.whole, self.x + torch.trunc(point - self.x), point)
+
+    def _parts(self) -> Iterator[tuple[slice, Ground]]:
+        """The samples a few at a time, for a move takes many times their memory; no sample's depends on another's."""
+        step = max(1, _CELLS // max(1, self.x.shape[1:].numel()))
+        for top in range(0, max(1, len(self)), step):
+            rows = slice(top, top + step)
+            yield rows, self if len(self) <= step else self.keep(rows)
+
+    def _drawn(self, point: Tensor, limit: Tensor) -> Tensor:
+        """As `inside`, of all samples at once."""
+        import torch
+
+        z = self.units(point)
+        moved = torch.minimum(z.abs(), self.room(self.x, z))
+        over = size(self.norm, moved) > limit
+        if bool(over.any()):
+            moved[over] = _shrunk(self.norm, z[over].abs(), moved[over], limit[over])
+        return self.box(self.x + torch.copysign(moved, z) * self.scale)
+
+    def _crossed(self, start: Tensor, slope: Tensor, rise: Tensor) -> Tensor:
+        """As `across`, of all samples at once."""
+        import torch
+
+        gain = slope * self.scale
+        room = self.room(start, gain).flatten(1)
+        move = _least(self.norm, gain.abs().flatten(1), room, rise.clamp(min=0)[:, None])
+        return self.box(start + torch.sign(gain) * move.reshape(start.shape) * self.scale)
 
     def _unit(self) -> Tensor:
         import torch

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from casemate.core.bracket import Batch, Claim, Goal, Ledger
 from casemate.core.case import Case
-from casemate.core.data import digest_of_arrays
+from casemate.core.data import digest_of_arrays, plain_bytes
 from casemate.core.facets import DataKind, PluginKind
 from casemate.core.lab import Lab
 from casemate.core.metering import metered, observed, unmetered
@@ -157,7 +157,7 @@ def pursue(plugin: Plugin, case: Case, batch: Batch, goal: Goal, lab: Lab, *, le
     ended first). Raises `LawBroken` for a success claimed outside the ball, a changed
     input, or a plug-in that goes on after its budget ended; `Contradiction` from the ledger.
     """
-    before = digest_of_arrays({"x": batch.x, "y": batch.y})
+    before = _bytes_of(batch)
     meter = lab.meter
     watched = replace(case, model=observed(case.the_model(), meter))
     judged = replace(watched, model=steadied(watched))
@@ -181,9 +181,13 @@ def pursue(plugin: Plugin, case: Case, batch: Batch, goal: Goal, lab: Lab, *, le
         raise LawBroken(
             f"expected {plugin.id} to stop when its budget ended, got {meter.refusals - refusals} tries to go on"
         )
-    if digest_of_arrays({"x": batch.x, "y": batch.y}) != before:
+    if _bytes_of(batch) != before:
         raise LawBroken(f"expected {plugin.id} to leave its inputs untouched, got changed arrays: work on a copy")
     return whole
+
+
+def _bytes_of(batch: Batch) -> tuple[bytes, ...]:
+    return tuple(bytes(plain_bytes(part)) for part in (batch.x, batch.y))
 
 
 def _next(claims: Iterator[Claim], held: Array | None) -> Claim | None:

@@ -6,13 +6,13 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from casemate.core.budget import Meter
+from casemate.core.budget import Meter, Spent
 from casemate.core.model import Model
 from casemate.engine.chance import drawn
 from casemate.engine.folding import fold
@@ -74,7 +74,7 @@ class Prepared:
         """An array of floats `(n, ...)` as a tensor of the module's device, dtype and memory format; always a copy."""
         import torch
 
-        moved = torch.tensor(np.array(x), dtype=self.dtype, device=self.device)
+        moved = torch.from_numpy(np.array(x, order="C")).to(self.device, self.dtype)
         return moved.contiguous(memory_format=torch.channels_last) if self.channels_last and moved.ndim == 4 else moved
 
     def straight(self) -> Prepared:
@@ -95,29 +95,36 @@ class Prepared:
         with torch.no_grad(), self._chance():
             return torch.cat([_mean([self._answer(part) for _ in range(self.draws)]) for part in x.split(self.part)])
 
-    def gradient(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def gradient(
+        self, x: Tensor, loss: Callable[[Tensor], Tensor], done: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits `(n, k)`, `loss(logits) (n,)` and its gradient with respect to `x (n, ...)`.
 
-        Charges n forwards and n backwards first, times `draws`. `loss` must treat each row by itself: it is asked for
-        one part of the rows at a time, with zeros as the logits of all others. A loss that does not depend on x
-        differentiably (a model that rounds or thresholds) has gradient 0: that is what such an attacker sees. Of a
-        random model the logits returned are such that a row leads by no more than rounding unless nearly all answers
-        agree, and not at all unless most do: a search that believes in luck ends too early.
+        Charges n forwards and n backwards first, times `draws`; the backwards of a part all of whose rows are `done` by
+        their logits, `(n,)`, are not made but given back, and its gradient is 0. `loss` and `done` must treat each row
+        by itself: they are asked for one part of the rows at a time, with zeros as the logits of all others. A loss
+        that does not depend on x differentiably (a model that rounds or thresholds) has gradient 0: that is what such
+        an attacker sees. Of a random model the logits returned are such that a row leads by no more than rounding
+        unless nearly all answers agree, and not at all unless most do: a search that believes in luck ends too early.
         """
         import torch
 
         self.meter.charge(forwards=len(x) * self.draws, backwards=len(x) * self.draws)
-        found, top = [], 0
+        found, top, spared = [], 0, 0
         with torch.enable_grad(), self._chance():
             for part in x.split(self.part):
                 leaf = part.detach().requires_grad_(True)
                 outputs = [self._answer(leaf) for _ in range(self.draws)]
                 logits = _mean([output.detach() for output in outputs]).requires_grad_(True)
+                seen, own = _decided(logits.detach(), outputs), slice(top, top + len(part))
                 # The loss may know its samples (their classes), so it is given as many logits as there are samples.
-                values = loss(_padded(logits, top, len(x)))[top : top + len(part)]
+                values = loss(_padded(logits, top, len(x)))[own]
                 (pull,) = torch.autograd.grad(values.sum(), [logits])
-                found.append((_decided(logits.detach(), outputs), values.detach(), _pulled(leaf, outputs, pull)))
+                idle = done is not None and bool(done(_padded(seen, top, len(x)))[own].all())
+                found.append((seen, values.detach(), torch.zeros_like(part) if idle else _pulled(leaf, outputs, pull)))
+                spared += len(part) * self.draws if idle else 0
                 top += len(part)
+        self.meter.spent = self.meter.spent + Spent(0, -spared)
         logits, values, slope = (torch.cat(pile) for pile in zip(*found, strict=True))
         return logits, values, slope
 
@@ -243,7 +250,7 @@ def _within_memory(ready: Prepared, sample: Tensor) -> Prepared:
 
     rows = sample[:2].detach().requires_grad_(True)
     ready.meter.charge(forwards=len(rows))
-    own = {tensor.untyped_storage().data_ptr() for tensor in _tensors(ready.module)}
+    own = {tensor.untyped_storage().data_ptr() for tensor in chain(ready.module.parameters(), ready.module.buffers())}
     saved: dict[int, int] = {}
     largest = [rows.nbytes]
 
@@ -269,11 +276,6 @@ def _within_memory(ready: Prepared, sample: Tensor) -> Prepared:
     return replace(ready, row_bytes=each)
 
 
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()
-
-
 def _frozen(module: nn.Module) -> nn.Module:
     """A frozen copy in eval mode; the user's module stays as it is."""
     try:
@@ -291,7 +293,8 @@ def _frozen(module: nn.Module) -> nn.Module:
 def _place(module: nn.Module) -> tuple[torch.device, torch.dtype]:
     import torch
 
-    first = next((tensor for tensor in _tensors(module) if tensor.is_floating_point()), None)
+    tensors = chain(module.parameters(), module.buffers())
+    first = next((tensor for tensor in tensors if tensor.is_floating_point()), None)
     return (torch.device("cpu"), torch.get_default_dtype()) if first is None else (first.device, first.dtype)
 
 
@@ -319,10 +322,7 @@ def _padded(logits: Tensor, top: int, n: int) -> Tensor:
     """The logits of some rows among zeros for all others, `(n, k)`."""
     import torch
 
-    below = n - top - len(logits)
-    if not top and not below:
-        return logits
-    return torch.cat([logits.new_zeros(top, logits.shape[1]), logits, logits.new_zeros(below, logits.shape[1])])
+    return torch.nn.functional.pad(logits, (0, 0, top, n - top - len(logits)))
 
 
 def _pulled(leaf: Tensor, outputs: list[Tensor], pull: Tensor) -> Tensor:

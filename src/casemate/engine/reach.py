@@ -160,7 +160,7 @@ def reach_of(norm: Norm, eps: float, x: Array, schema: Schema | None) -> Reach:
         span = np.where(scale > 0, eps * scale, 0.0)  # inf * 0 for a fixed feature is not a number, and not wanted
         low = np.minimum(np.maximum(_within(own, own - span, span), lo), own)
         high = np.maximum(np.minimum(_within(own, own + span, span), hi), own)
-        low, high = _towards(x, low - own, low), _towards(x, high - own, high)
+        low, high = _rounded(low, x, np.less), _rounded(high, x, np.greater)
     return _with_rules(Reach(norm, float(eps), x, low, high, scale, _whole(schema)), schema)
 
 
@@ -216,9 +216,7 @@ def _left(norm: Norm, eps: float, spent: Array) -> Array:
 
 def _within(x: NDArray[np.float64], edge: NDArray[np.float64], span: Array) -> NDArray[np.float64]:
     """The edge itself, or its neighbour towards x where the rounding of `x + span` went past the span."""
-    past = np.abs(edge - x) > span
-    edge[past] = np.nextafter(edge[past], x[past])
-    return edge
+    return np.asarray(np.nextafter(edge, x, out=edge, where=np.abs(edge - x) > span))
 
 
 def _whole(schema: Schema | None) -> NDArray[np.bool_] | None:
@@ -228,13 +226,18 @@ def _whole(schema: Schema | None) -> NDArray[np.bool_] | None:
     return np.array(kinds if len(kinds) > 1 or len(schema.shape) == 1 else kinds[0])
 
 
-def _towards(x: Array, step: NDArray[np.float64], target: NDArray[np.float64] | None = None) -> Array:
-    """`x + step` (or `target`, which is that without a second rounding) in x's dtype, never beyond what was asked."""
-    aim = x + step if target is None else target
+def _rounded(edge: NDArray[np.float64], x: Array, past: np.ufunc) -> Array:
+    """The edge in x's dtype; its neighbour towards x where rounding went `past` it."""
+    with np.errstate(over="ignore"):
+        out = edge.astype(x.dtype)
+    return np.asarray(np.nextafter(out, x, out=out, where=past(out, edge)))
+
+
+def _towards(x: Array, step: NDArray[np.float64]) -> Array:
+    """`x + step` in x's dtype, never beyond what was asked."""
+    aim = x + step
     with np.errstate(over="ignore", invalid="ignore"):
         out = aim.astype(x.dtype)
         beyond = np.abs(out.astype(np.float64) - x) > np.abs(step)
         past = (out.astype(np.float64) - aim) * np.sign(step) > 0
-    back = beyond | past
-    out[back] = np.nextafter(out[back], np.broadcast_to(x, out.shape)[back])
-    return np.asarray(out)
+    return np.asarray(np.nextafter(out, x, out=out, where=beyond | past))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "NOTHING_RIGHT",
     "Move",
     "Put",
     "answered",
@@ -41,19 +42,23 @@ Put = Callable[[Array, Array, Array, int], tuple[Array, Callable[[Array], Array]
 Move = Callable[[Array, Array, float], Array]
 """`(change, direction, rate in (0, 1]) -> change`: a step that stays where the change may be."""
 
+NOTHING_RIGHT = "no row to fit on is answered rightly, so there is no right answer to break"
+"""Why a probe whose `rows_apart` are None has no evidence."""
+
 _LEAST = 20  # rows, both to fit on and to measure on
 _BATCH = 64
 _CLIP = 9.0  # beta, Shafahi et al., section 4: what one input can add to the loss
 _MOMENTUM = 0.9
 
 
-def rows_apart(case: Case, lab: Lab, samples: int) -> tuple[Data, Data, str]:
+def rows_apart(case: Case, lab: Lab, samples: int) -> tuple[Data, Data, str] | None:
     """Rows to fit on (those the model gets right), rows to measure on, at most `samples` each, and a word on the first.
 
     Tune rows and test rows; without labelled tune rows two halves of the test rows, told apart by sample id. The rows
     to measure on stay the same when a hardened model is audited with fresh attack seeds. Charges a forward for each
-    row to fit on (of a random model one for each vote). Raises `ConfigError` for fewer than 20 samples, `Unavailable`
-    where there are fewer rows.
+    row to fit on (of a random model one for each vote). None where no row is
+    answered rightly: there is nothing to break. Raises `ConfigError` for fewer than 20 samples, `Unavailable` where
+    there are fewer rows.
     """
     if samples < _LEAST:
         raise ConfigError(f"expected samples >= {_LEAST} for {lab.plugin}, got {samples}: ask for more")
@@ -63,15 +68,23 @@ def rows_apart(case: Case, lab: Lab, samples: int) -> tuple[Data, Data, str]:
     else:
         seed = lab.seed if lab.sampling_seed is None else lab.sampling_seed
         first = uniforms(seed, "universal halves", test.sample_id) < 0.5
+        _hold_enough(int(first.sum()), int((~first).sum()))
         fit, unseen, source = test.take(first), test.take(~first), "other test rows"
     fit, unseen = (_cut(part, samples, name, lab) for name, part in (("fit", fit), ("unseen", unseen)))
-    fit = fit.take(np.asarray(steadied(case).labels(fit.x)) == fit.labels)
-    if min(len(fit), len(unseen)) < _LEAST:
+    right = np.asarray(steadied(case).labels(fit.x)) == fit.labels
+    if not right.any():
+        return None
+    fit = fit.take(right)
+    _hold_enough(len(fit), len(unseen))
+    return fit, unseen, source
+
+
+def _hold_enough(fit: int, unseen: int) -> None:
+    if min(fit, unseen) < _LEAST:
         raise Unavailable(
             f"expected at least {_LEAST} rows to fit on that are answered rightly, and as many to measure on, got "
-            f"{len(fit)} and {len(unseen)}: give more test or tune rows"
+            f"{fit} and {unseen}: give more test or tune rows"
         )
-    return fit, unseen, source
 
 
 def fitted_change(

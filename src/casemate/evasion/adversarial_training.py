@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab
 from casemate.core.model import Model
 from casemate.core.norms import Norm
+from casemate.core.options import Count, Positive, Share, Within
 from casemate.core.outcome import Finding, Outcome
 from casemate.core.plugin import hardening
 from casemate.core.schema import Schema
@@ -43,14 +44,14 @@ class AdversarialTrainingOptions:
     the average over the last ones, each counting `average` times the one after it (0: the last).
     """
 
-    norm: str | None = None
-    eps: float | None = None
-    epochs: int = 15
-    steps: int = 2
-    step: float = 0.75
-    lr: float = 5e-3
-    ramp: float = 0.2
-    average: float = 0.98
+    norm: Literal[Norm.LINF, Norm.L2] | None = None
+    eps: Positive | None = None
+    epochs: Count = 15
+    steps: Count = 2
+    step: Positive = 0.75
+    lr: Positive = 5e-3
+    ramp: Share = 0.2
+    average: Annotated[float, Within(least=0, below=1)] = 0.98
 
 
 @hardening(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from casemate.core.case import Case
 from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab
 from casemate.core.norms import Norm
+from casemate.core.options import Count
 from casemate.core.plugin import attack
 from casemate.engine.prepared import Prepared
 from casemate.evasion import THREAT
@@ -28,16 +29,16 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class ApgdOptions:
-    """`steps` gradients a run; a run for each loss, `restarts` times.
+    """`steps` points a run, the last without a gradient; a run for each loss, `restarts` times.
 
     `draws`: answers of a random model that are averaged (None: 8). `straight`: all runs once more past operations that
     have no gradient (True, False; None: on samples whose gradient is 0 without and not with it).
     """
 
-    steps: int = 50
-    restarts: int = 1
-    losses: tuple[str, ...] = ("ce",)
-    draws: int | None = None
+    steps: Count = 50
+    restarts: Count = 1
+    losses: tuple[Literal["ce", "dlr", "margin"], ...] = ("ce",)
+    draws: Count | None = None
     straight: bool | None = None
 
 

@@ -15,6 +15,7 @@ from casemate.core.case import Case
 from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab
 from casemate.core.norms import Norm
+from casemate.core.options import Count, Natural, Share
 from casemate.core.plugin import attack
 from casemate.engine.prepared import Prepared
 from casemate.errors import ConfigError
@@ -40,11 +41,11 @@ class ApgdTOptions:
     of `evasion/apgd`.
     """
 
-    steps: int = 100
-    targets: int = 9
-    restarts: int = 12
-    near: float = 0.3
-    draws: int | None = None
+    steps: Count = 100
+    targets: Count = 9
+    restarts: Natural = 12
+    near: Share = 0.3
+    draws: Count | None = None
     straight: bool | None = None
 
 

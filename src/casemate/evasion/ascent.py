@@ -25,11 +25,15 @@ from casemate.evasion.losses import margin
 __all__ = ["Ascent", "Search", "ascents", "climbed", "ranked_classes", "stages_of", "start_in_ball"]
 
 Array = NDArray[Any]
+_CELLS = 2**21  # features that climb at once: a climb keeps some twenty times their memory, for each of its lanes
 
 
 @dataclass(frozen=True, slots=True)
 class Ascent:
-    """What all climbs of an attack share. `way` names their random streams."""
+    """What all climbs of an attack share. `way` names their random streams.
+
+    `steered (n,)` is where they note which rows of the batch had a gradient at the start of a climb.
+    """
 
     case: Case
     batch: Batch
@@ -37,6 +41,7 @@ class Ascent:
     lab: Lab
     reach: Reach
     way: str
+    steered: NDArray[np.bool_]
 
 
 Search = Callable[[Ascent, Prepared, Array], Generator[Claim, Array | None, Array]]
@@ -56,13 +61,22 @@ def ascents(case: Case, batch: Batch, goal: Goal, lab: Lab, search: Search) -> I
         return
     prepared = prepare(case.the_model(), batch.x, lab.meter, seed=lab.seed_for("draws"), draws=lab.options.draws)
     way = lab.plugin.rpartition("/")[2]
-    task = Ascent(case, batch, goal, lab, reach_of(goal.norm, goal.eps, batch.x, case.schema), way)
-    alive = yield from search(task, prepared, alive)
+    reach = reach_of(goal.norm, goal.eps, batch.x, case.schema)
+    task = Ascent(case, batch, goal, lab, reach, way, steered=np.zeros(len(batch), dtype=bool))
+    alive = yield from _in_parts(search, task, prepared, alive)
     if len(alive) and lab.options.straight is not False:
         straight = prepared.straight()
         alive = alive if lab.options.straight else _blind(task, prepared, straight, alive)
         if len(alive):
-            yield from search(Ascent(case, batch, goal, lab, task.reach, f"{way} straight"), straight, alive)
+            yield from _in_parts(search, replace(task, way=f"{way} straight"), straight, alive)
+
+
+def _in_parts(search: Search, task: Ascent, prepared: Prepared, alive: Array) -> Generator[Claim, Array | None, Array]:
+    """A search on so many rows at once as memory allows: no sample's fate depends on the others of its batch."""
+    size, stand = max(1, _CELLS // max(1, task.batch.x[0].size)), [alive[:0]]
+    for top in range(0, len(alive), size):
+        stand.append((yield from search(task, prepared, alive[top : top + size])))
+    return np.concatenate(stand)
 
 
 def climbed(
@@ -97,6 +111,7 @@ def _run(
         pile.extend(climb.run(start, task.batch.y[rows], target))  # keeps what came before an error
     except BudgetExhausted as error:
         ended = error
+    task.steered[rows[climb.steered]] = True
     if pile:
         found, points = (np.concatenate(part) for part in zip(*pile, strict=True))
         held = yield Claim(rows[found], x=task.reach.take(rows[found]).settle(points))
@@ -148,19 +163,24 @@ def start_in_ball(task: Ascent, rows: Array, number: int) -> Array:
 def _blind(task: Ascent, prepared: Prepared, straight: Prepared, alive: Array) -> Array:
     """The rows whose gradient at a random point of the ball is 0 and is not when it passes straight through.
 
-    Row by row, so that none depends on the others of its batch. The margin is asked: that of cross-entropy is also 0
-    where a model is merely sure. Where the user has given a stand-in, all rows.
+    Row by row, so that none depends on the others of its batch. Of those that no climb has found to have one the margin
+    is asked: that of cross-entropy is also 0 where a model is merely sure. Where the user has given a stand-in, all
+    rows.
     """
-    points = task.reach.take(alive).settle(start_in_ball(task, alive, 0))
-    flat = np.ones(len(alive), dtype=bool) if straight.module.stands_in else ~_moved(task, prepared, alive, points)
-    seen = alive[flat]
-    return seen[_moved(task, straight, seen, points[flat])] if len(seen) else seen
+    rows = alive
+    if not straight.module.stands_in:
+        rows = rows[~task.steered[rows]]
+        rows = rows[~_moved(task, prepared, rows)]
+    return rows[_moved(task, straight, rows)]
 
 
-def _moved(task: Ascent, prepared: Prepared, rows: Array, points: Array) -> NDArray[np.bool_]:
-    """Which points `(m, ...)` have a gradient other than 0, `(m,)`."""
+def _moved(task: Ascent, prepared: Prepared, rows: Array) -> NDArray[np.bool_]:
+    """Which rows `(m,)` have a gradient other than 0 at a random point of their balls, `(m,)`."""
     import torch
 
+    if not len(rows):
+        return np.zeros(0, dtype=bool)
+    points = task.reach.take(rows).settle(start_in_ball(task, rows, 0))
     y = torch.tensor(task.batch.y[rows].astype(np.int64), device=prepared.device)
     target = None if task.goal.target is None else torch.full_like(y, task.goal.target)
     _, _, slope = prepared.gradient(prepared.tensor(points), lambda z: margin(z, y, target))

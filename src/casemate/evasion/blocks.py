@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from casemate.core.case import Case
 from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab
 from casemate.core.norms import Norm
+from casemate.core.options import Count, Within
 from casemate.core.plugin import attack
 from casemate.core.rng import integers, normals, signs, uniforms
 from casemate.engine.reach import Reach
@@ -31,8 +32,8 @@ _FRESH = 0.25  # of the queries begin with x's own categories
 class BlocksOptions:
     """`queries` a sample; `p` is the share of features in the first blocks."""
 
-    queries: int = 500
-    p: float = 0.8
+    queries: Count = 500
+    p: Annotated[float, Within(above=0, most=1)] = 0.8
 
 
 @attack(

@@ -82,7 +82,8 @@ class Climb:
     `stages` share one run: all but the last may search a wider ball, whose best points are drawn into the next.
     With several `lanes` that many rows side by side are one sample on its way to different classes: they leave
     together, one of them is claimed, and `cuts` says after how many steps of the last stage how many of them go on,
-    those that came nearest. `reached (m,)` is the highest loss of each row.
+    those that came nearest. `reached (m,)` is the highest loss of each row, `steered (m,)` says which had a gradient
+    where they began; the last points of a stage need none.
     """
 
     prepared: Prepared
@@ -95,11 +96,12 @@ class Climb:
     judge: Judge | None = None
     broken: NDArray[np.bool_] = field(init=False)
     reached: NDArray[np.float64] = field(init=False)
+    steered: NDArray[np.bool_] = field(init=False)
     _ground: Ground = field(init=False)
     _edge: dict[int, Array] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.broken = np.zeros(len(self.reach), dtype=bool)
+        self.broken, self.steered = np.zeros((2, len(self.reach)), dtype=bool)
         self.reached = np.full(len(self.reach), -np.inf)
         self._ground = ground_of(self.prepared, self.reach)
 
@@ -126,7 +128,9 @@ class Climb:
         for step in range(stage.steps):
             if step:
                 self._move(state, stage, momentum=_MOMENTUM if step > 1 else 1.0)
-            points, clear = self._look(state, stage, aimed=aimed)
+            points, clear = self._look(state, stage, aimed=aimed, last=step + 1 == stage.steps)
+            if not step:
+                self.steered[self._ground.row[(state.slope != 0).flatten(1).any(dim=1)].cpu().numpy()] = True
             if bool(clear.any()):
                 rows = self._ground.row[clear].cpu().numpy()
                 _, first = np.unique(rows // self.lanes, return_index=True)
@@ -206,19 +210,26 @@ class Climb:
         state.eta = torch.full_like(state.eta, eps if self.reach.norm is Norm.L1 else 2 * eps)
         state.gains, state.halved = torch.zeros_like(state.gains), torch.zeros_like(state.halved)
 
-    def _look(self, state: _State, stage: Stage, *, aimed: bool) -> tuple[Tensor, Tensor]:
+    def _look(self, state: _State, stage: Stage, *, aimed: bool, last: bool) -> tuple[Tensor, Tensor]:
         """Evaluate loss and gradient where the samples are; returns the points and which are clearly a success."""
         import torch
 
         points = self._ground.snapped(state.at)
         y, target = state.y, state.target if aimed else None
-        logits, value, state.slope = self.prepared.gradient(points, lambda z: self.loss(z, y, target))
+        near = self._ground.far(points) <= self.reach.eps if stage.width > 1 else None
+
+        def lead(z: Tensor) -> Tensor:
+            ahead = margin(z, y, target if self.strict else None)
+            return ahead if near is None else torch.where(near, ahead, float("-inf"))
+
+        def done(z: Tensor) -> Tensor:
+            return torch.full((len(z),), last) if last or self.judge else clearly(lead(z), z)
+
+        logits, value, state.slope = self.prepared.gradient(points, lambda z: self.loss(z, y, target), done)
         # An increase over the last point, not over the best: condition 1 of the paper counts those.
         state.gains = state.gains + ((value > state.value) & (state.value > float("-inf")))
         state.value = value
-        ahead = margin(logits, y, target if self.strict else None)
-        if stage.width > 1:
-            ahead = torch.where(self._ground.far(points) <= self.reach.eps, ahead, float("-inf"))
+        ahead = lead(logits)
         clear = clearly(ahead, logits)
         slight = (ahead > 0) & ~clear
         if bool(slight.any()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from casemate.core.exhibit import MOST
 from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab, Stored
 from casemate.core.model import Task
+from casemate.core.options import Count, Within
 from casemate.core.plugin import probe
 from casemate.core.stats import clopper_pearson
 from casemate.errors import ConfigError
@@ -45,8 +46,12 @@ class CorruptionOptions:
     """`corruptions` by name (none: all of this kind of data), `severity` that is judged, `samples` of the test rows."""
 
     corruptions: tuple[str, ...] = ()
-    severity: int = 3
-    samples: int = 500
+    severity: Annotated[int, Within(least=1, most=5)] = 3
+    samples: Count = 500
+
+    def check(self, case: Case) -> None:
+        """Raise `ConfigError` for a corruption that there is not for the case's data."""
+        _check(case.data("test"), self)
 
 
 def _replayed(case: Case, arrays: Mapping[str, Stored], lab: Lab) -> Iterator[Evidence]:

@@ -15,6 +15,7 @@ from casemate.core.case import Case
 from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab
 from casemate.core.norms import Norm
+from casemate.core.options import Count
 from casemate.core.plugin import attack
 from casemate.core.rng import normals, uniforms
 from casemate.core.schema import Schema
@@ -43,9 +44,9 @@ _CLEAR = 1.2e3  # roundings of the largest logit beyond the boundary are aimed a
 class FabOptions:
     """`steps` gradients a run; a run towards each of the `targets` likeliest classes, `restarts` times."""
 
-    steps: int = 100
-    restarts: int = 1
-    targets: int = 3
+    steps: Count = 100
+    restarts: Count = 1
+    targets: Count = 3
 
 
 @attack(

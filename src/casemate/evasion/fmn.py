@@ -15,6 +15,7 @@ from casemate.core.case import Case
 from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab
 from casemate.core.norms import Norm
+from casemate.core.options import Count
 from casemate.core.plugin import attack
 from casemate.engine.ground import Ground, each, ground_of, size, spread, tiny
 from casemate.engine.prepared import Prepared, prepare
@@ -51,8 +52,8 @@ class FmnOptions:
     In l1 they all go to the end, with fewer gradients each.
     """
 
-    steps: int = 200
-    lanes: int = 3
+    steps: Count = 200
+    lanes: Count = 3
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab
 from casemate.core.model import Model
 from casemate.core.norms import Norm, distance
+from casemate.core.options import Count, Natural
 from casemate.core.plugin import attack
 from casemate.core.rng import derive_seed, uniforms
 from casemate.engine.harness import wrong
@@ -41,8 +42,8 @@ _CUBE = 32  # free features from which directions of a cube serve for those of a
 class HopSkipJumpOptions:
     """`queries` a sample; `probes`: the paper's B_0, the directions of the first estimate (0: a share of `queries`)."""
 
-    queries: int = 1000
-    probes: int = 0
+    queries: Count = 1000
+    probes: Natural = 0
 
 
 @attack(

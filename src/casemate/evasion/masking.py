@@ -17,6 +17,7 @@ from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab, Stored
 from casemate.core.model import Task
 from casemate.core.norms import Norm
+from casemate.core.options import Count, Natural, Positive
 from casemate.core.plugin import Plugin, probe
 from casemate.core.stats import clopper_pearson
 from casemate.engine.chance import drawn
@@ -113,11 +114,11 @@ class MaskingOptions:
     `steps` go to gradient attacks, half of them to each of the `restarts`, and `queries` to the search by scores.
     """
 
-    eps: float | None = None
-    samples: int = 128
-    steps: int = 20
-    restarts: int = 2
-    queries: int = 100
+    eps: Positive | None = None
+    samples: Count = 128
+    steps: Count = 20
+    restarts: Natural = 2
+    queries: Count = 100
 
 
 def _replayed(case: Case, arrays: Mapping[str, Stored], lab: Lab) -> Iterator[Evidence]:

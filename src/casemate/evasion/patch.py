@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from casemate.core.exhibit import MOST
 from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab, Stored
 from casemate.core.model import Task
+from casemate.core.options import Count, Natural, OpenShare, Within
 from casemate.core.plugin import probe
 from casemate.core.rng import uniforms
 from casemate.core.schema import FeatureKind, Schema
@@ -26,6 +27,7 @@ from casemate.errors import ConfigError
 from casemate.evasion import THREAT
 from casemate.evasion._broken import before_after
 from casemate.evasion._one_for_all import (
+    NOTHING_RIGHT,
     answered,
     fitted_change,
     fooled_rows,
@@ -60,10 +62,10 @@ class PatchOptions:
     others come before it.
     """
 
-    shares: float | tuple[float, ...] = (0.02, 0.05, 0.1)
-    samples: int = 1000
-    steps: int = 400
-    targets: int = 10
+    shares: OpenShare | tuple[OpenShare, ...] = (0.02, 0.05, 0.1)
+    samples: Annotated[int, Within(least=20)] = 1000
+    steps: Count = 400
+    targets: Natural = 10
 
 
 def _replayed(case: Case, arrays: Mapping[str, Stored], lab: Lab) -> Iterator[Evidence]:
@@ -87,7 +89,7 @@ def _replayed(case: Case, arrays: Mapping[str, Stored], lab: Lab) -> Iterator[Ev
     replay=_replayed,
     requires=("torch",),
 )
-def cover_with_patch(case: Case, lab: Lab) -> Iterator[Evidence]:
+def cover_with_patch(case: Case, lab: Lab) -> Generator[Evidence, None, str | None]:
     """How many answers survive a square patch at a random place, the same patch for every picture.
 
     The patch replaces a square of about `share` of the pixels (and every channel) by values within the bounds. As in
@@ -102,10 +104,13 @@ def cover_with_patch(case: Case, lab: Lab) -> Iterator[Evidence]:
     Raises `ConfigError` for a share that does not fit, `Unavailable` for too few rows, `BudgetExhausted`.
     """
     if case.the_model().task is Task.REGRESSION or not case.data("test").schema.scale.any():
-        return
+        return None
     options: PatchOptions = lab.options
     sides = _sides(options, case.data("test").schema)
-    fit, unseen, source = rows_apart(case, lab, options.samples)
+    apart = rows_apart(case, lab, options.samples)
+    if apart is None:
+        return NOTHING_RIGHT
+    fit, unseen, source = apart
     ready = prepare(case.the_model(), fit.x, lab.meter, seed=lab.seed_for("draws"))
     low, high = pixel_range(fit)
     for place, (share, side) in enumerate(sides.items()):
@@ -118,6 +123,7 @@ def cover_with_patch(case: Case, lab: Lab) -> Iterator[Evidence]:
         kept = _judged(case, {**asked, "fitted": len(fit), "source": source}, lab)
         yield from _measured(kept, f"patch-{place}", lab)
         _show(case, kept, place, lab)
+    return None
 
 
 def _sides(options: PatchOptions, schema: Schema) -> dict[float, int]:

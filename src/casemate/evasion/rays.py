@@ -14,6 +14,7 @@ from casemate.core.case import Case
 from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab
 from casemate.core.norms import Norm, distance
+from casemate.core.options import Count
 from casemate.core.plugin import attack
 from casemate.core.rng import signs as drawn_signs
 from casemate.engine.harness import wrong
@@ -35,7 +36,7 @@ _FARTHEST = 1e6  # units to which a ray is followed where a feature has no bound
 class RaysOptions:
     """`queries` a sample: how many labels are asked for it at most."""
 
-    queries: int = 1000
+    queries: Count = 1000
 
 
 @attack(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import scipy
@@ -17,6 +17,7 @@ from casemate.core.lab import Lab, Stored
 from casemate.core.metering import observed
 from casemate.core.model import Task
 from casemate.core.norms import Norm
+from casemate.core.options import Count, Positive
 from casemate.core.plugin import probe
 from casemate.core.stats import Interval, bootstrap_interval, clopper_pearson
 from casemate.engine.harness import answers_at_random, how_far, permitted
@@ -43,6 +44,9 @@ _NO_NUMBER = Metric("evasion.no_number", Quantity.NOTE, Direction.TOO_LOW)
 _COST = Metric("evasion.regression_propagations", Quantity.NOTE, Direction.EXACT, unit="samples")
 
 
+_Norm = Literal[Norm.LINF, Norm.L2, Norm.L1]
+
+
 @dataclass(frozen=True, slots=True)
 class RegressionOptions:
     """`norm` (one or several), `eps` (None: by the kind of data), `samples` of the test rows; and how hard to try.
@@ -50,11 +54,11 @@ class RegressionOptions:
     `steps` of gradient ascent, up and down, from two starts; `queries` of a search by values alone, up and down.
     """
 
-    norm: str | tuple[str, ...] = "linf"
-    eps: float | tuple[float, ...] | None = None
-    samples: int = 500
-    steps: int = 20
-    queries: int = 200
+    norm: _Norm | tuple[_Norm, ...] = Norm.LINF
+    eps: Positive | tuple[Positive, ...] | None = None
+    samples: Count = 500
+    steps: Count = 20
+    queries: Count = 200
 
 
 def _replayed(case: Case, arrays: Mapping[str, Stored], lab: Lab) -> Iterator[Evidence]:

@@ -282,13 +282,12 @@ def _bisected(case: Case, batch: Batch, witnesses: Array, norm: Norm, halvings: 
     best = witnesses.astype(batch.x.dtype)
     reach = reach_between(norm, batch.x, best, case.schema)
     near, far = np.zeros(len(batch)), np.ones(len(batch))
-    start = batch.x.astype(np.float64)
-    way, found = witnesses - start, np.zeros(len(batch), dtype=bool)
+    way, found = best - batch.x.astype(np.float64), np.zeros(len(batch), dtype=bool)
     try:
         for _ in range(halvings):
             middle = (near + far) / 2
-            step = middle.reshape(-1, *(1,) * (start.ndim - 1)) * way
-            points = reach.settle(start + step)
+            points = middle.reshape(-1, *(1,) * (way.ndim - 1)) * way
+            points = reach.settle(np.add(points, batch.x, out=points))
             hit = wrong(case.the_model(), points, batch.y)
             found |= hit
             best[hit] = points[hit]

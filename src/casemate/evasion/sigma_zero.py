@@ -15,6 +15,7 @@ from casemate.core.case import Case
 from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab
 from casemate.core.norms import Norm
+from casemate.core.options import Count
 from casemate.core.plugin import attack
 from casemate.engine.ground import Ground, each, ground_of, spread
 from casemate.engine.prepared import Prepared, prepare
@@ -41,7 +42,7 @@ _PRUNED = 0.1  # of the gradients are kept for taking changes back one by one
 class SigmaZeroOptions:
     """`steps` gradients a sample, a tenth of them spent on taking changes back one by one."""
 
-    steps: int = 200
+    steps: Count = 200
 
 
 @attack(

@@ -16,11 +16,12 @@ from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab
 from casemate.core.model import Model
 from casemate.core.norms import Norm
+from casemate.core.options import Count
 from casemate.core.plugin import attack
 from casemate.core.rng import signs, stream
 from casemate.engine.harness import wrong
 from casemate.engine.reach import Reach, reach_of
-from casemate.errors import BudgetExhausted, ConfigError, UsageError
+from casemate.errors import BudgetExhausted, UsageError
 from casemate.evasion import THREAT
 from casemate.evasion.rays import runs_of
 from casemate.evasion.search import margins
@@ -40,9 +41,9 @@ _LEAST = 1e-30  # the smallest score whose logarithm is taken
 class SpsaOptions:
     """`queries` a sample, of which each step takes two for each of `pairs` and one; `tiles`: an image's first ones."""
 
-    queries: int = 1000
-    pairs: int = 8
-    tiles: int = 49
+    queries: Count = 1000
+    pairs: Count = 8
+    tiles: Count = 49
 
 
 @attack(
@@ -73,15 +74,13 @@ def spsa_attack(case: Case, batch: Batch, goal: Goal, lab: Lab) -> Iterator[Clai
     l2 the step is along Adam's direction, of a length in shares of eps. Immutable and missing features and categories
     stay, whole numbers are asked whole, relations hold.
 
-    Raises `UsageError` for eps = inf, `ConfigError` for less than one step, `BudgetExhausted` when the budget ends.
+    Under three queries do nothing. Raises `UsageError` for eps = inf, `BudgetExhausted` when the budget ends.
     """
     options: SpsaOptions = lab.options
     if not np.isfinite(goal.eps):
         raise UsageError("expected a finite eps for evasion/spsa, got inf: ask a minimum-norm attack")
-    if options.pairs < 1 or options.tiles < 1 or options.queries < 2 * options.pairs + 1:
-        raise ConfigError(
-            f"expected pairs and tiles >= 1 and queries > 2 pairs for evasion/spsa, got {options}: leave them out"
-        )
+    # Few queries are spent on fewer pairs: what shares one number of queries with other attacks cannot know of pairs.
+    options = replace(options, pairs=min(options.pairs, max(1, (options.queries - 1) // 2)))
     rows = np.flatnonzero(batch.y != goal.target) if goal.target is not None else np.arange(len(batch))
     reach = reach_of(goal.norm, goal.eps, batch.x[rows], case.schema)
     descent = _Descent(case.the_model(), goal, options, lab.seed, reach)

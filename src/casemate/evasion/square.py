@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from casemate.core.case import Case
 from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab
 from casemate.core.norms import Norm
+from casemate.core.options import Count, Within
 from casemate.core.plugin import attack
 from casemate.core.rng import signs, uniforms
 from casemate.engine.reach import Reach
@@ -29,8 +30,8 @@ Array = NDArray[Any]
 class SquareOptions:
     """`queries` a sample; `p` is the share of pixels that the first squares cover."""
 
-    queries: int = 1000
-    p: float = 0.8
+    queries: Count = 1000
+    p: Annotated[float, Within(above=0, most=1)] = 0.8
 
 
 @attack(

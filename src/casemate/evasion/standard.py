@@ -20,6 +20,7 @@ from casemate.core.lab import Lab, Stored
 from casemate.core.metering import observed
 from casemate.core.model import Task
 from casemate.core.norms import Norm
+from casemate.core.options import Count, Positive
 from casemate.core.plugin import probe
 from casemate.core.schema import Schema
 from casemate.engine.harness import VOTES, batch_of, how_far, open_ledger, permitted, steadied, unanswered, wrong
@@ -55,15 +56,19 @@ class StandardOptions:
     for, wherever it is.
     """
 
-    norm: str | tuple[str, ...] | None = None
-    eps: float | tuple[float, ...] | None = None
-    samples: int = 500
-    effort: str = "standard"
-    steps: int | None = None
-    restarts: int | None = None
-    targets: int | None = None
-    queries: int | None = None
+    norm: Norm | tuple[Norm, ...] | None = None
+    eps: Positive | tuple[Positive, ...] | None = None
+    samples: Count = 500
+    effort: Profile = Profile.STANDARD
+    steps: Count | None = None
+    restarts: Count | None = None
+    targets: Count | None = None
+    queries: Count | None = None
     distances: bool = False
+
+    def check(self, case: Case) -> None:
+        """Raise `ConfigError` for a norm in which the case's data has no distances."""
+        _norms(self, case.data("test").schema)
 
 
 def _replayed(case: Case, arrays: Mapping[str, Stored], lab: Lab) -> Iterator[Evidence]:

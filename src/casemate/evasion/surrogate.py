@@ -18,6 +18,7 @@ from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab, Stored
 from casemate.core.model import Model, Task
 from casemate.core.norms import Norm
+from casemate.core.options import Count, Natural
 from casemate.core.plugin import resource
 from casemate.core.schema import FeatureKind, Schema
 from casemate.core.stats import clopper_pearson
@@ -53,10 +54,10 @@ METRICS = (_AGREEMENT, _MISSING)
 class SurrogateOptions:
     """Asks the model at most `queries` times; `rounds` of new points; a net `width` wide, trained for `epochs`."""
 
-    queries: int = 3000
-    rounds: int = 3
-    epochs: int = 32
-    width: int = 128
+    queries: Count = 3000
+    rounds: Natural = 3
+    epochs: Count = 32
+    width: Count = 128
 
 
 @resource(

@@ -16,6 +16,7 @@ from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab
 from casemate.core.model import Model
 from casemate.core.norms import Norm
+from casemate.core.options import Count
 from casemate.core.plugin import attack
 from casemate.engine.harness import wrong
 from casemate.evasion import THREAT
@@ -51,7 +52,7 @@ _TIRED = 0.03  # what a misspelling that did nothing takes off the weight of its
 class TextEditOptions:
     """`queries` a sample: texts that the model is asked about."""
 
-    queries: int = 500
+    queries: Count = 500
 
 
 @attack(

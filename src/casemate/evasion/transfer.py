@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from casemate.core.case import Case
 from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab
 from casemate.core.norms import Norm, distance
+from casemate.core.options import Count, Within
 from casemate.core.plugin import attack
 from casemate.core.rng import normals, uniforms
 from casemate.engine.harness import wrong
@@ -35,10 +36,10 @@ _PATH = 2.0  # the summed length of the steps, in eps: at 1, as in the paper, wh
 class TransferOptions:
     """`starts` walks of `steps` gradients, the first from the sample itself; each asks the model `checks` times."""
 
-    steps: int = 20
-    starts: int = 3
-    checks: int = 4
-    momentum: float = 1.0
+    steps: Count = 20
+    starts: Count = 3
+    checks: Count = 4
+    momentum: Annotated[float, Within(least=0)] = 1.0
 
 
 @attack(

@@ -14,6 +14,7 @@ from casemate.core.case import Case
 from casemate.core.facets import Cost, DataKind, Facet
 from casemate.core.lab import Lab
 from casemate.core.norms import Norm, distance
+from casemate.core.options import Count
 from casemate.core.plugin import attack, certificate
 from casemate.engine.harness import wrong
 from casemate.engine.reach import reach_of
@@ -33,7 +34,7 @@ _LEAST = 16  # boxes for a sample, however large the trees
 class TreeOptions:
     """`work`: after how many visited nodes the search for a sample ends as it stands; a box visits each node once."""
 
-    work: int = 4_000_000
+    work: Count = 4_000_000
 
 
 _DECLARED: dict[str, Any] = {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from casemate.core.lab import Lab, Stored
 from casemate.core.metering import unmetered_case
 from casemate.core.model import ABSTAIN, Task
 from casemate.core.norms import Norm
+from casemate.core.options import Count, Natural, Positive, Within
 from casemate.core.plugin import probe
 from casemate.core.rng import normals, signs
 from casemate.core.schema import Schema
@@ -30,6 +31,7 @@ from casemate.errors import ConfigError
 from casemate.evasion import THREAT
 from casemate.evasion._broken import before_after
 from casemate.evasion._one_for_all import (
+    NOTHING_RIGHT,
     answered,
     fitted_change,
     fooled_rows,
@@ -65,11 +67,11 @@ class UniversalOptions:
     come before it.
     """
 
-    norm: str | tuple[str, ...] = "linf"
-    eps: float | tuple[float, ...] | None = None
-    samples: int = 1000
-    steps: int = 300
-    targets: int = 10
+    norm: Literal[Norm.LINF, Norm.L2] | tuple[Literal[Norm.LINF, Norm.L2], ...] = Norm.LINF
+    eps: Positive | tuple[Positive, ...] | None = None
+    samples: Annotated[int, Within(least=20)] = 1000
+    steps: Count = 300
+    targets: Natural = 10
 
 
 def _replayed(case: Case, arrays: Mapping[str, Stored], lab: Lab) -> Iterator[Evidence]:
@@ -94,7 +96,7 @@ def _replayed(case: Case, arrays: Mapping[str, Stored], lab: Lab) -> Iterator[Ev
     replay=_replayed,
     requires=("torch",),
 )
-def fool_all_inputs(case: Case, lab: Lab) -> Iterator[Evidence]:
+def fool_all_inputs(case: Case, lab: Lab) -> Generator[Evidence, None, str | None]:
     """How many answers survive one small change that is the same for every input, which an attacker computes once.
 
     The change v, with ||v / scale|| <= eps, raises the mean over fitting rows of min(cross-entropy, 9) by stochastic
@@ -109,9 +111,12 @@ def fool_all_inputs(case: Case, lab: Lab) -> Iterator[Evidence]:
     Raises `ConfigError` for a norm or eps that does not fit, `Unavailable` for too few rows, `BudgetExhausted`.
     """
     if case.the_model().task is Task.REGRESSION:
-        return
+        return None
     options: UniversalOptions = lab.options
-    fit, unseen, source = rows_apart(case, lab, options.samples)
+    apart = rows_apart(case, lab, options.samples)
+    if apart is None:
+        return NOTHING_RIGHT
+    fit, unseen, source = apart
     ready = prepare(case.the_model(), fit.x, lab.meter, seed=lab.seed_for("draws"))
     for norm in _norms(options):
         starts = [np.zeros(fit.schema.shape)]
@@ -127,6 +132,7 @@ def fool_all_inputs(case: Case, lab: Lab) -> Iterator[Evidence]:
             yield from _measured(kept, f"{norm}-{place}", lab)
             starts[1:] = [v]  # it lies in every larger ball
         _show(case, kept, lab)
+    return None
 
 
 def _norms(options: UniversalOptions) -> list[Norm]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from casemate.core.case import Case
 from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab
 from casemate.core.norms import Norm
+from casemate.core.options import Count, Within
 from casemate.core.plugin import attack
 from casemate.core.rng import uniforms
 from casemate.engine.ground import Ground, ground_of, size, spread, tiny
@@ -43,9 +44,9 @@ _AIMS = 9  # of the likeliest wrong classes, in turn
 class VariedOptions:
     """`gradients` a sample on any net; where inputs are few, as many as `work` multiplications pay, up to `most`."""
 
-    gradients: int = 100
-    work: float = 2e10
-    most: int = 30_000
+    gradients: Count = 100
+    work: Annotated[float, Within(least=0)] = 2e10
+    most: Count = 30_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from casemate.core.evidence import Direction, Evidence, Metric, Quantity
 from casemate.core.facets import Facet, Profile
 from casemate.core.lab import Lab, Stored
 from casemate.core.model import Task
+from casemate.core.options import Count, Natural, OpenShare, Within
 from casemate.core.plugin import probe
 from casemate.core.stats import Interval, clopper_pearson_bounds, max_gap
 from casemate.errors import ConfigError, UsageError
@@ -63,12 +64,19 @@ class Options:
 
     positive: str = ""
     edges: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    bins: int = 4
-    most_values: int = 10
-    min_group: int = 30
+    bins: Annotated[int, Within(least=2)] = 4
+    most_values: Natural = 10
+    min_group: Count = 30
     intersections: bool = True
-    samples: int = 200_000
-    confidence: float = 0.95
+    samples: Count = 200_000
+    confidence: OpenShare = 0.95
+
+    def check(self, case: Case) -> None:
+        """Raise `ConfigError` for a favourable class or edges that the case does not have."""
+        if classes := list(case.the_model().classes):
+            _favourable(classes, self.positive)
+        if self.edges:
+            attributes(case.data("test").groups, edges=self.edges, bins=self.bins, most_values=self.most_values)
 
 
 def replay(case: Case, arrays: Mapping[str, Stored], lab: Lab) -> Iterator[Evidence]:

@@ -15,6 +15,7 @@ from casemate.core.data import Data
 from casemate.core.evidence import Direction, Evidence, Metric, Quantity
 from casemate.core.facets import DataKind, Profile, Scope
 from casemate.core.lab import Lab
+from casemate.core.options import Count, OpenShare
 from casemate.core.plugin import watch
 from casemate.core.records import Calibration
 from casemate.core.stats import clopper_pearson, holm, ks_p_values
@@ -46,9 +47,9 @@ class DriftOptions:
     `window`: rows in the windows by which calibration measures false alarms.
     """
 
-    alpha: float = 0.05
-    rows: int = 2000
-    window: int = 200
+    alpha: OpenShare = 0.05
+    rows: Count = 2000
+    window: Count = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from casemate.core.case import Case
 from casemate.core.data import Data
 from casemate.core.facets import DataKind, Facet
 from casemate.core.lab import Lab, Stored
+from casemate.core.options import Count
 from casemate.core.plugin import resource
 from casemate.core.schema import FeatureKind
 from casemate.poisoning import THREAT
@@ -27,8 +28,8 @@ _CATEGORIES = 30  # most values of a category that get a column of their own
 class EmbeddingsOptions:
     """`dimensions` of the vectors at most, found on at most `rows` rows."""
 
-    dimensions: int = 50
-    rows: int = 20_000
+    dimensions: Count = 50
+    rows: Count = 20_000
 
 
 @resource(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from casemate.core.case import Case
 from casemate.core.facets import Facet
 from casemate.core.lab import Lab, Stored
+from casemate.core.options import Count
 from casemate.core.plugin import detector
 from casemate.errors import Unavailable
 from casemate.poisoning import THREAT
@@ -26,8 +27,8 @@ _CELLS = 1 << 24  # distances that are held at a time
 class NeighboursOptions:
     """`k` neighbours, looked for among at most `landmarks` rows."""
 
-    k: int = 10
-    landmarks: int = 10_000
+    k: Count = 10
+    landmarks: Count = 10_000
 
 
 @detector(

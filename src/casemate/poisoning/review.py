@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from casemate.core.data import Data, Splits
 from casemate.core.evidence import Direction, Evidence, Metric, Quantity
 from casemate.core.facets import Cost, Facet, PluginKind, Profile
 from casemate.core.lab import Lab, Stored
+from casemate.core.options import Count, OpenShare, Share
 from casemate.core.planner import applicable
 from casemate.core.plugin import Plugin, probe
 from casemate.core.stats import Interval, clopper_pearson, holm
@@ -48,10 +49,10 @@ class ReviewOptions:
     reference and test that is there. `suspect` is the confidence from which a row counts as suspect.
     """
 
-    rows: int = 200_000
-    alpha: float = 0.05
-    reference: str = ""
-    suspect: float = 0.5
+    rows: Count = 200_000
+    alpha: OpenShare = 0.05
+    reference: Literal["", "reference", "tune", "test"] = ""
+    suspect: Share = 0.5
 
 
 @probe(

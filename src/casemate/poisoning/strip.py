@@ -14,6 +14,7 @@ from casemate.core.case import Case
 from casemate.core.data import Data
 from casemate.core.facets import DataKind, Facet, Phase, Profile, Scope
 from casemate.core.lab import Lab
+from casemate.core.options import Count, OpenShare
 from casemate.core.plugin import guard
 from casemate.core.records import Calibration, Decision, Request, Verdict
 from casemate.core.stats import clopper_pearson
@@ -37,10 +38,10 @@ class StripOptions:
     overlays asked between two looks at the bound.
     """
 
-    overlays: int = 32
-    fpr: float = 0.01
-    samples: int = 1500
-    step: int = 4
+    overlays: Count = 32
+    fpr: OpenShare = 0.01
+    samples: Count = 1500
+    step: Count = 4
 
 
 def calibrate_strip(case: Case, lab: Lab) -> Calibration:

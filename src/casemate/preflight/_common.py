@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from casemate.core.data import Data
 from casemate.core.evidence import Evidence, Metric
 from casemate.core.lab import Lab
 from casemate.core.model import Model
+from casemate.core.options import Count, Within
 from casemate.core.stats import Interval, paired_difference
 
 __all__ = ["Samples", "answers", "differing", "gains", "sampled"]
@@ -26,8 +27,8 @@ Variant = Callable[[Array], Array]
 class Samples:
     """`samples`: most test rows looked at; `tolerance`: what two answers may differ by and still be the same."""
 
-    samples: int = 256
-    tolerance: float = 1e-4
+    samples: Count = 256
+    tolerance: Annotated[float, Within(least=0)] = 1e-4
 
 
 def sampled(data: Data, lab: Lab, samples: int, name: str = "rows") -> Data:
@@ -51,13 +52,18 @@ def differing(a: Mapping[str, Array], b: Mapping[str, Array], tolerance: float) 
 
     The tolerance is absolute up to 1 and relative above. Outputs that are not finite are equal only to themselves.
     Where there are outputs another label counts only if it is clear from them: two classes that are level to the last
-    bit may come out either way.
+    bit may come out either way. The numbers of a regression may differ by the tolerance times the largest of them.
     """
     labels = np.asarray(a["labels"] != b["labels"])
     if "outputs" not in a:
-        return labels
+        return _apart(a["labels"], b["labels"], tolerance) if a["labels"].dtype.kind == "f" else labels
     close = np.isclose(a["outputs"], b["outputs"], rtol=tolerance, atol=tolerance, equal_nan=True)
     return np.asarray(~close.reshape(len(close), -1).all(axis=1)) | (labels & ~_level(a["outputs"], tolerance))
+
+
+def _apart(a: Array, b: Array, tolerance: float) -> NDArray[np.bool_]:
+    size = float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
+    return ~np.isclose(a, b, rtol=tolerance, atol=tolerance * size, equal_nan=True)
 
 
 def _level(outputs: Array, tolerance: float) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from casemate.core.case import Case
 from casemate.core.evidence import Direction, Evidence, Metric, Quantity
 from casemate.core.facets import Facet
 from casemate.core.lab import Lab
+from casemate.core.options import Count, Within
 from casemate.core.plugin import probe
 from casemate.preflight import THREAT
 from casemate.preflight._common import answers, differing, sampled
@@ -30,9 +32,9 @@ RANDOM = Metric(
 class RepeatOptions:
     """`samples`: most test rows; `calls`: how often they are asked; `tolerance`: what outputs may differ by."""
 
-    samples: int = 256
-    calls: int = 3
-    tolerance: float = 1e-5
+    samples: Count = 256
+    calls: Annotated[int, Within(least=2)] = 3
+    tolerance: Annotated[float, Within(least=0)] = 1e-5
 
 
 @probe(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from casemate.core.data import Data
 from casemate.core.evidence import Direction, Evidence, Metric, Quantity
 from casemate.core.facets import DataKind, Facet, Profile
 from casemate.core.lab import Lab
+from casemate.core.options import Count, Natural, Within
 from casemate.core.plugin import probe
 from casemate.preflight import THREAT
 from casemate.preflight._common import sampled
@@ -52,11 +53,11 @@ class LeakageOptions:
     that both have, from which they count as the same; one typing error in a sentence of 60 letters leaves 0.84.
     """
 
-    samples: int = 512
-    train_rows: int = 20_000
-    near: float = 0.25
-    least_features: int = 8
-    alike: float = 0.8
+    samples: Count = 512
+    train_rows: Count = 20_000
+    near: Annotated[float, Within(least=0)] = 0.25
+    least_features: Natural = 8
+    alike: Annotated[float, Within(above=0, most=1)] = 0.8
 
 
 @probe(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from casemate.core.evidence import Direction, Evidence, Metric, Quantity
 from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab, Stored
 from casemate.core.model import Model, Task
+from casemate.core.options import Count, OpenShare, Share, Within
 from casemate.core.plugin import probe
 from casemate.core.stats import Interval, difference_of_proportions, roc_auc, tpr_at_fpr
 from casemate.errors import ConfigError, Unavailable
@@ -60,13 +61,13 @@ _NO_CLASSES = "none trained, RMIA not run: it needs a classifier that gives scor
 class MembershipOptions:
     """`rows` members and as many non-members at most; `form` of RMIA, `online` or `offline` (with `offline_a`)."""
 
-    rows: int = 5000
-    fprs: tuple[float, ...] = (0.01, 0.001)
-    confidence: float = 0.95
-    form: str = "online"
-    gamma: float = 1.0
-    offline_a: float = 0.3
-    control_rows: int = 2000
+    rows: Count = 5000
+    fprs: tuple[OpenShare, ...] = (0.01, 0.001)
+    confidence: OpenShare = 0.95
+    form: Literal["online", "offline"] = "online"
+    gamma: Annotated[float, Within(least=1)] = 1.0
+    offline_a: Share = 0.3
+    control_rows: Count = 2000
 
 
 @probe(

@@ -13,6 +13,7 @@ from casemate.core.case import Candidate, Case, Recipe
 from casemate.core.data import Data
 from casemate.core.facets import Cost, DataKind, Facet
 from casemate.core.lab import Lab, Stored
+from casemate.core.options import OpenShare, Share
 from casemate.core.outcome import Outcome
 from casemate.core.plugin import hardening
 from casemate.core.stats import roc_auc
@@ -30,8 +31,8 @@ Settings = Mapping[str, Any]
 class RegularisationOptions:
     """At most `accuracy_loss` below the best; `holdout` is the share of train kept back where tune is missing."""
 
-    accuracy_loss: float = 0.02
-    holdout: float = 0.25
+    accuracy_loss: Share = 0.02
+    holdout: OpenShare = 0.25
 
 
 @hardening(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from casemate.core.data import Data
 from casemate.core.facets import Cost, DataKind, Facet, Profile
 from casemate.core.lab import Lab, Stored
 from casemate.core.model import Model
+from casemate.core.options import Count, Within
 from casemate.core.plugin import resource
 from casemate.engine.trainers import as_torch, fit_many, training_cost
 from casemate.errors import ConfigError, DataError, ModelError, Unavailable
@@ -44,8 +45,12 @@ _PARTS = ("train", "test", "tune")
 class ShadowPoolOptions:
     """`models` (even) shadow models, trained on halves of at most `rows` rows."""
 
-    models: int = 16
-    rows: int = 4000
+    models: Annotated[int, Within(least=2)] = 16
+    rows: Count = 4000
+
+    def __post_init__(self) -> None:
+        if self.models % 2:
+            raise ConfigError(f"expected an even number of shadow models, got {self.models}: set models = 16")
 
 
 @resource(
@@ -70,8 +75,6 @@ def train_shadows(case: Case, lab: Lab) -> Stored:
     Raises `ConfigError` for an odd number of models, `DataError` for too few rows, `Unavailable` without non-members.
     """
     options: ShadowPoolOptions = lab.options
-    if options.models < 2 or options.models % 2:
-        raise ConfigError(f"expected an even number of shadow models, got {options.models}: set models = 16")
     pool = _everyone(case)
     own = np.flatnonzero(~_on_both_sides(pool))
     rows = own[_population(pool.y[own], pool.part[own], options.rows, lab.rows_rng("population"))]

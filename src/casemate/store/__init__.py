@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from casemate.core.outcome import Outcome
 from casemate.core.records import Event
 from casemate.errors import Unavailable, UsageError
+from casemate.store.faults import no_room, opening_fault
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -42,29 +43,26 @@ class RunRow:
 def open_store(where: str | Path = ".casemate") -> Store:
     """Open (and bring up to date) the store in a folder, or at a database URL.
 
-    Raises `UsageError` where the folder cannot be written, `Unavailable` where the database cannot be reached.
+    A new store is made whole or not at all: what a full disk or a kill leaves of it is an empty database, which the
+    next run fills. Raises `UsageError` where the folder cannot be made, and `Unavailable` where its disk is full, its
+    file is no store, or the database cannot be reached.
     """
     import sqlalchemy as sa
     from sqlalchemy.exc import SQLAlchemyError
 
-    text = str(where)
+    text, file, engine = str(where), None, None
     if "://" not in text:
-        folder = Path(text)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"expected a folder for the store, got {folder} ({error.strerror}): use --store"
-            ) from error
-        text = f"sqlite:///{folder / 'store.db'}"
+        file = _made(Path(text)) / "store.db"
+        text = f"sqlite:///{file}"
     try:
         engine = sa.create_engine(text)
         if engine.dialect.name == "sqlite":
             _settle_sqlite(engine)
         _migrate(engine)
     except SQLAlchemyError as error:
-        reason = str(error).splitlines()[0]
-        raise Unavailable(f"expected a database for the store, got {reason}: check the URL and that it runs") from error
+        if engine is not None:
+            engine.dispose()
+        raise opening_fault(error, None if engine is None else engine.url.database, named=file is not None) from error
     except ModuleNotFoundError as error:
         raise Unavailable(f"expected the driver {error.name}, got none: pip install 'casemate[postgres]'") from error
     return Store(engine)
@@ -81,15 +79,25 @@ class Store:
         self._engine.dispose()
 
     def begin(self, name: str, request: str, output: str) -> str:
-        """Note that a run begins; returns its id."""
+        """Note that a run begins; returns its id.
+
+        Raises `Unavailable` where the disk is full: there is no run then, so none to go on with.
+        """
+        from sqlalchemy.exc import OperationalError
+
         from casemate.store import tables
 
         run = secrets.token_hex(8)
         row = {"id": run, "created": _now(), "name": name, "request": request, "output": output}
         state = {"run": run, "at": _now(), "state": "running", "report": ""}
-        with self._engine.begin() as connection:
-            connection.execute(tables.runs.insert(), row)
-            connection.execute(tables.run_states.insert(), state)
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(tables.runs.insert(), row)
+                connection.execute(tables.run_states.insert(), state)
+        except OperationalError as error:
+            if (fault := no_room(error, self._engine.url.database)) is None:
+                raise
+            raise fault from error
         return run
 
     def finish(self, run: str, state: str, report: str, outcomes: Iterable[Outcome]) -> None:
@@ -219,15 +227,29 @@ class Store:
             return  # the key is a digest of what decides the blob: the row that is there says the same
 
 
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"expected a folder for the store, got {folder} ({error.strerror}): use --store") from error
+    return folder
+
+
 def _settle_sqlite(engine: Engine) -> None:
     import sqlalchemy as sa
 
     @sa.event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # the driver begins no transaction for a CREATE TABLE: we begin them all
         cursor = connection.cursor()
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=30000"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        alone = connection.get_execution_options().get("alone", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if alone else "BEGIN")
 
 
 def _migrate(engine: Engine) -> None:
@@ -237,7 +259,7 @@ def _migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
-    with engine.begin() as connection:
+    with engine.execution_options(alone=True).begin() as connection:  # of two that make a store, one waits
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 

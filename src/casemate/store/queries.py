@@ -1,13 +1,24 @@
-"""How many queries a run has sent to an endpoint: a resumed run counts on from there."""
+"""What the store knows of runs: how many queries one has sent, so that it counts on, and whether one began."""
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 from casemate.core.case import Case
 from casemate.store import Store, open_store
 
-__all__ = ["count_on", "sent_before"]
+__all__ = ["begun_since", "count_on", "sent_before"]
+
+
+def begun_since(where: str | Path, output: Path | None, since: dt.datetime) -> bool:
+    """Whether a run with this `output` folder has begun since a moment, to the second."""
+    folder, second = str(output.resolve()) if output else "", since.replace(microsecond=0)
+    store = open_store(where)
+    try:
+        return any(row.output == folder and dt.datetime.fromisoformat(row.created) >= second for row in store.runs())
+    finally:
+        store.close()
 
 
 def sent_before(where: str | Path, resume: str, output: Path | None) -> int:
