@@ -73,10 +73,10 @@ def ascents(case: Case, batch: Batch, goal: Goal, lab: Lab, search: Search) -> I
 
 def _in_parts(search: Search, task: Ascent, prepared: Prepared, alive: Array) -> Generator[Claim, Array | None, Array]:
     """A search on so many rows at once as memory allows: no sample's fate depends on the others of its batch."""
-    size, stand = max(1, _CELLS // max(1, task.batch.x[0].size)), [alive[:0]]
+    size, stand = max(1, _CELLS // max(1, task.batch.x[0].size)), alive[:0]
     for top in range(0, len(alive), size):
-        stand.append((yield from search(task, prepared, alive[top : top + size])))
-    return np.concatenate(stand)
+        stand = np.append(stand, (yield from search(task, prepared, alive[top : top + size])))
+    return stand
 
 
 def climbed(
