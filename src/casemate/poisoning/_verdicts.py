@@ -98,7 +98,7 @@ def confidence_of(score: Array, kind: Array) -> Floats:
     confident = np.zeros(len(score))
     if not ours:
         return confident
-    values, place, count = np.unique(score[known], return_inverse=True, return_counts=True)
+    _, place, count = np.unique(score[known], return_inverse=True, return_counts=True)
     hits = np.bincount(place, weights=kind[known])
     count[-1] += 1
     share = isotonic_regression(hits / count, sample_weight=count.astype(np.float64), y_min=0.0, y_max=1.0)
