@@ -32,7 +32,7 @@ REVIEW = Metric(
     Quantity.P_VALUE,
     Direction.TOO_HIGH,
     says="some of the training rows are not like the rest",
-    mend="look at the rows named (`casemate data review`), set them apart (`casemate data quarantine`), train again",
+    mend="look at the rows of the largest confidence and where they come from, set them apart, and train again",
     unit="p",
 )
 SUSPECTS = Metric("poisoning.suspect_rows", Quantity.NOTE, Direction.TOO_LOW)
